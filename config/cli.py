@@ -1,0 +1,90 @@
+"""From a command line to a config. The only room that knows tyro.
+
+    SCRIPT [PRESET] [--flag value ...]
+
+Every field of the config is a flag of the same name; --help lists them with the preset's defaults.
+"""
+
+import contextlib
+import difflib
+import io
+import re
+from typing import TypeVar
+
+import tyro
+
+from config import CONFIGS
+from config.schema import Config, Evaluate, Show
+from utils.errors import UserError
+
+T = TypeVar("T")
+
+# Flags carry no section names, and a network or dataset keeps the type that its preset gave it.
+MARKERS = (
+    tyro.conf.OmitArgPrefixes,
+    tyro.conf.AvoidSubcommands,
+    tyro.conf.PositionalRequiredArgs,
+)
+
+
+def train_config(arguments: list[str]) -> Config:
+    """`train.py [PRESET] [flags]`.
+
+    Raises:
+        UserError: unknown preset or flag, or a value that does not fit.
+    """
+    preset, flags = _preset(arguments)
+    return _parse(Config, preset, flags, f"train.py {preset.name}")
+
+
+def evaluate_config(arguments: list[str]) -> Evaluate:
+    """`eval.py [PRESET] [flags]`.
+
+    Raises:
+        UserError: as `train_config`.
+    """
+    preset, flags = _preset(arguments)
+    default = Evaluate(
+        name=preset.name, data=preset.data, network=preset.network, machine=preset.machine
+    )
+    return _parse(Evaluate, default, flags, f"eval.py {preset.name}")
+
+
+def show_config(arguments: list[str]) -> Show:
+    """`show.py IMAGE|FOLDER ... [flags]`.
+
+    Raises:
+        UserError: no input is named; else as `train_config`.
+    """
+    return _parse(Show, None, arguments, "show.py")
+
+
+def _preset(arguments: list[str]) -> tuple[Config, list[str]]:
+    if not arguments or arguments[0].startswith("-"):
+        return CONFIGS["synthetic"], arguments
+    name = arguments[0]
+    if name not in CONFIGS:
+        close = difflib.get_close_matches(name, CONFIGS)
+        hint = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(CONFIGS)}"
+        raise UserError(f"no preset {name!r}: {hint}")
+    return CONFIGS[name], arguments[1:]
+
+
+def _parse(kind: type[T], default: T | None, flags: list[str], program: str) -> T:
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(kind, default=default, args=flags, prog=program, config=MARKERS)
+    except SystemExit as stop:
+        if not stop.code:  # --help
+            raise
+    raise UserError(f"{_one_line(complaint.getvalue())}; see python {program} --help")
+
+
+def _one_line(box: str) -> str:
+    """The first paragraph of tyro's boxed message, and the flag it suggests."""
+    rows = [re.sub(r"\s+", " ", row).strip(" │|") for row in box.splitlines()[1:-1]]
+    parts = " ".join(rows).split("─", 1)
+    suggestion = re.search(r"Perhaps you meant: (--\S+)", parts[-1])
+    hint = f" (did you mean {suggestion[1]}?)" if suggestion else ""
+    return parts[0].strip().rstrip(".") + hint

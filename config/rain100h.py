@@ -1,0 +1,27 @@
+"""Rain100H: heavy rain over BSDS500 photographs (Yang et al., CVPR 2017).
+
+Two releases exist, and their scores do not compare. The old one has 100 test pairs and 1800
+training pairs, of which 546 share their background with the test set (PReNet trains on the other
+1254); it is the one that most tables score. The new one has 1800 and 200, is also called Rain200H,
+and is the one in the JDNet paper.
+
+    datasets/RainTrainH/   rain-N.png and norain-N.png                (old release)
+    datasets/Rain100H/     norain-NNN.png and rainy/rain-NNN.png      (old release)
+    python train.py rain100h
+    python train.py rain100h --release new --layout side-by-side \\
+        --train-folder DATA/train --test-folder DATA/test             (as the released code reads it)
+
+The paper's recipe: 150,001 updates of 12 patches. The paper reports 30.02 dB / 0.92 on the new
+release.
+"""
+
+from pathlib import Path
+
+from config.schema import Config, Folders
+
+CONFIG = Config(
+    name="rain100h",
+    data=Folders(
+        train_folder=Path("datasets/RainTrainH"), test_folder=Path("datasets/Rain100H")
+    ),
+)

@@ -1,0 +1,14 @@
+"""Rainy photographs without ground truth.
+
+    datasets/real/   any images
+    python show.py datasets/real --weights runs/rain100h/best.pt
+
+Nothing to train on and nothing to score: train.py and eval.py say so. Networks trained on one
+synthetic set remove little real rain.
+"""
+
+from pathlib import Path
+
+from config.schema import Config, Photographs
+
+CONFIG = Config(name="real", data=Photographs(folder=Path("datasets/real")))

@@ -1,0 +1,234 @@
+"""Every setting of a run: frozen, typed, and none computed from another.
+
+The line under a field is its --help text, so each stays one line.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from utils.errors import UserError
+
+Convention = Literal["y", "y-float", "rgb", "rgb-jdnet"]
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+def _require_positive(section: object, *names: str) -> None:
+    for name in names:
+        value, flag = getattr(section, name), "--" + name.replace("_", "-")
+        _require(value is None or value > 0, f"{flag} must be positive, got {value}")
+
+
+@dataclass(frozen=True)
+class Folders:
+    """A dataset on disk."""
+
+    train_folder: Path | None
+    """Training set; None for a set that is only scored."""
+    test_folder: Path
+    """Test set."""
+    layout: Literal["rain100", "two-folders", "side-by-side"] = "rain100"
+    """Where the two images of a pair lie; README's Data section shows each tree."""
+    order: Literal["clean-rainy", "rainy-clean"] = "clean-rainy"
+    """Halves of a side-by-side image, left to right."""
+    release: str = "old"
+    """Release of the dataset: scores of two releases do not compare."""
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Photographs bundled with scikit-image under modelled rain: no download."""
+
+    train_pairs: int = 200
+    """Training pairs."""
+    test_pairs: int = 8
+    """Test pairs, of other scenes."""
+    image_size: int = 192
+    """Side of the square images, pixels."""
+    heaviness: Literal["light", "heavy", "mixed"] = "light"
+    """Kind of rain."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be drawn."""
+        _require_positive(self, "train_pairs", "test_pairs")
+        _require(16 <= self.image_size <= 300, "--image-size must lie in 16..300")
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Rainy photographs without ground truth: to derain, not to train on or score."""
+
+    folder: Path
+    """Folder of rainy photographs."""
+
+
+@dataclass(frozen=True)
+class JDNet:
+    """JDNet (ACM MM 2020). R1 of Table 2: both switches off; R2: only calibration; R3: both on."""
+
+    name: ClassVar[str] = "jdnet"
+
+    units: int = 32
+    """Densely connected joint units."""
+    channels: int = 32
+    """Feature channels, a multiple of 16."""
+    scales: int = 4
+    """Scales of the aggregation module (the paper's n)."""
+    pooling: int = 4
+    """Pooling of the self-calibrated convolution (the paper's r)."""
+    footprint: int = 7
+    """Side of the attention's square footprint, odd."""
+    self_attention: bool = True
+    """Pairwise self-attention module."""
+    self_calibration: bool = True
+    """Self-calibrated convolution."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        _require_positive(self, "units", "pooling")
+        _require(
+            self.channels >= 16 and self.channels % 16 == 0,
+            f"--channels must be a multiple of 16, got {self.channels}",
+        )
+        _require(self.scales >= 0, f"--scales must be at least 0, got {self.scales}")
+        _require(
+            self.footprint >= 1 and self.footprint % 2 == 1,
+            f"--footprint must be odd, got {self.footprint}",
+        )
+
+
+@dataclass(frozen=True)
+class Training:
+    """The recipe. The defaults are the paper's (section 3.6) and the released code's."""
+
+    loss: Literal["ssim", "mae", "mse"] = "ssim"
+    """Loss: negative SSIM, mean absolute or mean squared error (Table 3)."""
+    batch_size: int = 12
+    """Patches for one forward, over all GPUs."""
+    accumulate: int = 1
+    """Forwards for one update: makes a large batch out of what fits."""
+    patch_size: int = 64
+    """Side of the square training patches, pixels."""
+    augment: bool = False
+    """Flip and rotate the patches at random; off in the paper."""
+    passes: float = 1000
+    """Length: patches drawn for every training pair, as the released code counts epochs."""
+    steps: int | None = None
+    """Length in updates, instead of passes."""
+    lr: float = 5e-4
+    """Learning rate of Adam."""
+    schedule: Literal["multistep", "cosine"] = "multistep"
+    """Learning rate: cut by `decay` at each milestone, or a half cosine down to 0."""
+    milestones: tuple[float, ...] = (3 / 5, 4 / 5)
+    """Shares of the length after which the learning rate is cut."""
+    decay: float = 0.1
+    """Factor by which it is cut."""
+    clip: float | None = 1.0
+    """Largest norm of the whole gradient; None does not clip."""
+    held_out: int = 0
+    """Training pairs kept for choosing best.pt; 0 takes the last weights, never the test's best."""
+    seed: int = 66
+    """Seed of weights and patches."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot train."""
+        _require_positive(self, "batch_size", "accumulate", "patch_size")
+        _require_positive(self, "passes", "steps", "lr", "clip")
+        _require(self.held_out >= 0, f"--held-out must not be negative, got {self.held_out}")
+        _require(self.seed >= 0, f"--seed must not be negative, got {self.seed}")
+
+
+@dataclass(frozen=True)
+class Monitoring:
+    """What is looked at and written down on the way. None of it changes the weights."""
+
+    log_every: int = 50
+    """Updates between two lines of the log."""
+    eval_every: int = 5000
+    """Updates between two evaluations."""
+    eval_pairs: int = 10
+    """Pairs scored in an evaluation on the way; the one at the end scores all test pairs."""
+    save_minutes: float = 5
+    """Minutes between two saves of the resume state."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be counted."""
+        _require_positive(self, "log_every", "eval_every", "eval_pairs")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where and how the arithmetic runs."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ...; auto takes every visible GPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Precision of the convolutions; the loss is always float32."""
+    workers: int = 2
+    """Processes that cut patches; 0 cuts them in the main one. Never changes the patches."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One training run."""
+
+    name: str
+    """Names the run folder, runs/NAME."""
+    data: Folders | Synthetic | Photographs
+    network: JDNet = JDNet()
+    training: Training = Training()
+    monitoring: Monitoring = Monitoring()
+    machine: Machine = Machine()
+    run: Path | None = None
+    """Folder of the run instead of runs/NAME."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """One scoring of one set of weights on one dataset."""
+
+    name: str
+    """Dataset, as the tables name it."""
+    data: Folders | Synthetic | Photographs
+    network: JDNet = JDNet()
+    machine: Machine = Machine()
+    weights: Path | None = None
+    """Weights; runs/NAME/best.pt where not given."""
+    conventions: tuple[Convention, ...] = ("y", "y-float", "rgb", "rgb-jdnet")
+    """Conventions to score in, as README's Metrics section defines them."""
+    limit: int | None = None
+    """Score the first so many pairs only."""
+    output: Path | None = None
+    """Folder for scores.csv and scores.json; scores/NAME where not given."""
+    tile: int = 0
+    """Side of the tiles in pixels; 0 takes images up to a megapixel whole."""
+
+
+@dataclass(frozen=True)
+class Show:
+    """Derain images. No ground truth, no dataset."""
+
+    inputs: tuple[Path, ...]
+    """Images, or folders of images."""
+    weights: Path | None = None
+    """Weights; those of the built-in run, runs/synthetic/best.pt, where not given."""
+    output: Path = Path("derained")
+    """Folder for the derained images, PNG under the same names."""
+    strips: bool = False
+    """Also write rainy | derained side by side, as NAME-strip.png."""
+    tile: int = 0
+    """Side of the tiles in pixels; 0 takes images up to a megapixel whole."""
+    machine: Machine = Machine()
+
+
+def as_dict(settings: Any) -> dict[str, Any]:
+    """A dataclass as plain JSON values, the network's name among them."""
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
+    if hasattr(settings, "network"):
+        plain["network"] = {"name": settings.network.name, **plain["network"]}
+    return plain

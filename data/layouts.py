@@ -1,0 +1,162 @@
+"""Where the two images of a pair lie on disk. Pairs are matched by name, never by order.
+
+    rain100         norain-N.png with rain-N.png beside it or under rainy/ (official Rain100H/L,
+                    old release)
+    two-folders     one folder of rainy and one of clean images, known names (`RAINY`, `CLEAN`)
+    side-by-side    one wide image a pair; which half is the clean one is an explicit setting
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Literal, NamedTuple, overload
+
+import numpy as np
+
+from data.pairs import Pair
+from utils.errors import UserError
+from utils.image import Pixels, list_images, read_image
+
+Layout = Literal["rain100", "two-folders", "side-by-side"]
+Order = Literal["clean-rainy", "rainy-clean"]
+
+RAINY = ("rainy", "rain", "input", "rainy_image")
+CLEAN = ("norain", "clean", "gt", "groundtruth", "ground_truth", "target")
+CACHE_BYTES = 8 * 2**30  # both Rain100 releases fit; larger sets are decoded as they are asked for
+
+
+class PairFiles(NamedTuple):
+    """The files of one pair; one and the same for a side-by-side image."""
+
+    name: str
+    rainy: Path
+    clean: Path
+    order: Order | None = None  # of the halves, side by side only
+
+
+def find_pairs(folder: Path, layout: Layout, order: Order = "clean-rainy") -> list[PairFiles]:
+    """List the pairs of a folder in natural order of their names.
+
+    Args:
+        folder: the root of a training or test set.
+        layout: see the module's docstring.
+        order: of the halves of side-by-side images, left to right.
+
+    Raises:
+        UserError: the folder is missing or empty, or an image has no partner.
+    """
+    if layout == "side-by-side":
+        pairs = [PairFiles(f.stem, f, f, order) for f in list_images(folder)]
+    elif layout == "two-folders":
+        pairs = _match(
+            list_images(_subfolder(folder, RAINY)), list_images(_subfolder(folder, CLEAN))
+        )
+    else:
+        files = list_images(folder)
+        clean = [f for f in files if f.name.startswith("norain-")]
+        beside = [f for f in files if f.name.startswith("rain-")]
+        if not clean:
+            raise UserError(f"no norain-N.png in {folder}: expected the official Rain100 names")
+        pairs = _match(beside or list_images(folder / "rainy"), clean)
+    return sorted(pairs, key=lambda pair: _natural(pair.name))
+
+
+def find_rainy(folder: Path) -> list[Path]:
+    """Rainy images without ground truth: those of `folder`, in natural order."""
+    return sorted(list_images(folder), key=lambda f: _natural(f.stem))
+
+
+def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"no folder {folder}: check the path, README's Data section has the trees")
+    for name in names:
+        if (folder / name).is_dir():
+            return folder / name
+    raise UserError(f"{folder} has no folder named {' or '.join(names)}")
+
+
+def _match(rainy: Iterable[Path], clean: Iterable[Path]) -> list[PairFiles]:
+    clean_by_key = {_key(f): f for f in clean}
+    rainy_by_key = {_key(f): f for f in rainy}
+    alone = [f.name for key, f in rainy_by_key.items() if key not in clean_by_key]
+    alone += [f.name for key, f in clean_by_key.items() if key not in rainy_by_key]
+    if alone:
+        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
+        raise UserError(
+            f"{len(alone)} images without a partner of the same name: {', '.join(alone[:3])}{more}"
+        )
+    return [PairFiles(f.stem, f, clean_by_key[key]) for key, f in rainy_by_key.items()]
+
+
+def _key(file: Path) -> str:
+    """What two partners' names share: rain-7, norain-7, 7x2, 7_in and 7_GT are all 7."""
+    stem = re.sub(r"^(no)?rain-", "", file.stem)
+    return re.sub(r"(?<=\d)(x2|_in|_rain|_gt|_clean)$", "", stem, flags=re.IGNORECASE)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(n or 0), text) for n, text in re.findall(r"(\d+)|(\D+)", name)]
+
+
+def read_pair(files: PairFiles) -> Pair:
+    """Decode one pair.
+
+    Raises:
+        UserError: an image is unreadable, not 8-bit, or the two differ in size.
+    """
+    if files.order is not None:
+        both = _read_rgb(files.rainy)
+        w = both.shape[1]
+        if w % 2:
+            raise UserError(f"{files.rainy} is {w} pixels wide: side by side needs an even width")
+        left, right = np.ascontiguousarray(both[:, : w // 2]), both[:, w // 2 :].copy()
+        rainy, clean = (left, right) if files.order == "rainy-clean" else (right, left)
+    else:
+        rainy, clean = _read_rgb(files.rainy), _read_rgb(files.clean)
+    if rainy.shape != clean.shape:
+        sizes = (f"{image.shape[1]}x{image.shape[0]}" for image in (rainy, clean))
+        raise UserError(
+            f"{files.rainy} and {files.clean} differ in size: {' and '.join(sizes)} pixels"
+        )
+    return Pair(files.name, rainy, clean)
+
+
+def _read_rgb(path: Path) -> Pixels:
+    pixels = read_image(path)
+    if pixels.dtype != np.uint8:
+        raise UserError(f"{path} has 16 bits a channel: datasets are expected to have 8")
+    return pixels[..., :3]
+
+
+class FolderPairs(Sequence[Pair]):
+    """The pairs of a folder, decoded once and kept in memory where they fit.
+
+    Every file is read at once, so that a bad one is met before any training.
+
+    Raises:
+        UserError: see `read_pair`.
+    """
+
+    def __init__(self, files: Sequence[PairFiles]) -> None:
+        self.files = list(files)
+        self.cache: list[Pair] | None = None
+        first = read_pair(self.files[0])
+        if (first.rainy.nbytes + first.clean.nbytes) * len(self.files) <= CACHE_BYTES:
+            with ThreadPoolExecutor() as pool:
+                self.cache = list(pool.map(read_pair, self.files))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, index: int) -> Pair: ...
+    @overload
+    def __getitem__(self, index: slice) -> "FolderPairs": ...
+    def __getitem__(self, index: int | slice) -> "Pair | FolderPairs":
+        if isinstance(index, slice):
+            part = object.__new__(FolderPairs)
+            part.files = self.files[index]
+            part.cache = self.cache[index] if self.cache is not None else None
+            return part
+        return self.cache[index] if self.cache is not None else read_pair(self.files[index])

@@ -1,0 +1,240 @@
+"""Score weights on a dataset: a table on screen, scores.csv and scores.json.
+
+python eval.py rain100l --weights runs/rain100l/best.pt
+"""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from config.cli import evaluate_config
+from config.published import PUBLISHED
+from config.schema import Evaluate, Folders, JDNet, Photographs, Synthetic, as_dict
+from data import FolderPairs, Pairs, SyntheticPairs, find_pairs
+from models import NETWORKS
+from utils import checkpoint
+from utils.errors import UserError, run_command
+from utils.image import side_by_side, to_pixels, to_tensor, write_image
+from utils.inference import derain
+from utils.metrics import Convention, score
+from utils.runtime import choose_device, keep_freed_memory, provenance
+
+STRIPS = 4  # pictures written beside the scores
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """One pair in one convention."""
+
+    name: str
+    convention: Convention
+    rainy_psnr: float  # dB
+    rainy_ssim: float
+    psnr: float  # dB, of the derained image
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All pairs of a dataset in every convention asked for."""
+
+    rows: tuple[PairScore, ...]
+
+    def mean(self, convention: Convention, field: str) -> float:
+        """Mean of a `PairScore` field over the pairs, as every paper's table has it."""
+        return fmean(getattr(row, field) for row in self.rows if row.convention == convention)
+
+    @property
+    def conventions(self) -> tuple[Convention, ...]:
+        """The conventions, in the order asked for."""
+        return tuple(dict.fromkeys(row.convention for row in self.rows))
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs were scored."""
+        return len({row.name for row in self.rows})
+
+
+def evaluate(
+    network: nn.Module,
+    pairs: Pairs,
+    conventions: Sequence[Convention],
+    device: torch.device,
+    precision: torch.dtype = torch.float32,
+    tile: int = 0,
+    strips: Path | None = None,
+) -> Scores:
+    """Derain every pair's rainy image and score it, and the rainy image itself.
+
+    Args:
+        network: any network of `models`; put in evaluation mode here and back after.
+        pairs: what to score.
+        conventions: see `utils.metrics`.
+        device: where the network is.
+        precision: of the convolutions.
+        tile: see `utils.inference.derain`.
+        strips: folder for rainy | derained | clean pictures of the first pairs.
+
+    Raises:
+        UserError: an image is too small for a convention.
+    """
+    was_training = network.training
+    network.eval()
+    rows: list[PairScore] = []
+    for index, pair in enumerate(tqdm(pairs, "scoring", disable=None, leave=False)):
+        rainy, clean = to_tensor(pair.rainy).to(device), to_tensor(pair.clean).to(device)
+        derained = derain(network, rainy, tile, precision)
+        for convention in conventions:
+            try:
+                before = score(rainy, clean, convention)
+                after = score(derained, clean, convention)
+            except ValueError as error:
+                raise UserError(f"cannot score {pair.name} in {convention}: {error}") from None
+            values = (v.item() for v in (*before, *after))
+            rows.append(PairScore(pair.name, convention, *values))
+        if strips is not None and index < STRIPS:
+            picture = side_by_side(pair.rainy, to_pixels(derained), pair.clean)
+            write_image(strips / f"{pair.name}.png", picture)
+    network.train(was_training)
+    return Scores(tuple(rows))
+
+
+def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pairs:
+    """The training or test pairs that a config names.
+
+    Raises:
+        UserError: the dataset has no such pairs, or they cannot be read.
+    """
+    if isinstance(data, Synthetic):
+        count = data.train_pairs if split == "train" else data.test_pairs
+        return SyntheticPairs(split, count, data.image_size, data.heaviness)
+    folder = data.train_folder if split == "train" else data.test_folder
+    if folder is None:
+        raise UserError("this dataset has no training set: train on another, score on this one")
+    return FolderPairs(find_pairs(folder, data.layout, data.order))
+
+
+def with_ground_truth(data: Folders | Synthetic | Photographs) -> Folders | Synthetic:
+    """The data, if there is something to train on or score.
+
+    Raises:
+        UserError: it is photographs alone.
+    """
+    if isinstance(data, Photographs):
+        raise UserError(
+            f"{data.folder} holds photographs without ground truth, nothing to train on or score: "
+            f"python show.py {data.folder} --weights ... derains them"
+        )
+    return data
+
+
+def open_network(path: Path, fallback: JDNet, device: torch.device) -> nn.Module:
+    """Build the network a weights file describes, and fill it.
+
+    Args:
+        path: weights, see `utils.checkpoint.load_weights`.
+        fallback: the network of files that do not say which they hold.
+        device: where to put it.
+
+    Raises:
+        UserError: the file cannot be read, or its network is unknown or does not fit.
+    """
+    weights = checkpoint.load_weights(path)
+    name, arguments = weights.network or fallback.name, weights.arguments or asdict(fallback)
+    if name not in NETWORKS:
+        raise UserError(f"{path} holds a {name!r} network: this version has {', '.join(NETWORKS)}")
+    try:
+        network = NETWORKS[name](**arguments)
+    except TypeError as error:
+        raise UserError(f"{path} describes a {name} this version cannot build: {error}") from None
+    checkpoint.load_state(network, weights.state, path)
+    return network.to(device).eval()
+
+
+def table(scores: Scores, dataset: str, data: Folders | Synthetic, method: str) -> str:
+    """The scores as aligned text, published ones in rows of their own.
+
+    Args:
+        scores: what was measured.
+        dataset: name of the preset.
+        data: its data, for the release.
+        method: names the derained row.
+    """
+    release = f"{data.release} release" if isinstance(data, Folders) else f"{data.heaviness} rain"
+    published = (
+        PUBLISHED.get((dataset, data.release, scores.pairs), ())
+        if isinstance(data, Folders)
+        else ()
+    )
+    names = ["rainy input", method, *(row.method for row in published)]
+    first = max(map(len, names)) + 2
+    lines = [
+        f"{dataset}, {release}, {scores.pairs} pairs",
+        "",
+        " " * first + "".join(f"{c:>18}" for c in scores.conventions),
+        " " * first + "      PSNR    SSIM" * len(scores.conventions),
+    ]
+    for name, prefix in (("rainy input", "rainy_"), (method, "")):
+        cells = (
+            f"{scores.mean(c, prefix + 'psnr'):>10.2f}{scores.mean(c, prefix + 'ssim'):>8.4f}"
+            for c in scores.conventions
+        )
+        lines.append(f"{name:<{first}}" + "".join(cells))
+    if published:
+        lines.append("published, each in its own convention:")
+    for row in published:
+        cell = f"{row.psnr:>10.2f}{row.ssim:>8g}"
+        cells = (cell if c == row.convention else " " * 18 for c in scores.conventions)
+        lines.append((f"{row.method:<{first}}" + "".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
+    """Write scores.csv (a line for each pair and convention) and scores.json (means, provenance)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "scores.csv").open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, fieldnames=list(PairScore.__dataclass_fields__))
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in scores.rows)
+    fields = ("rainy_psnr", "rainy_ssim", "psnr", "ssim")
+    means = {c: {f: _json_number(scores.mean(c, f)) for f in fields} for c in scores.conventions}
+    summary = {"pairs": scores.pairs, "mean": means, **about}
+    (folder / "scores.json").write_text(json.dumps(summary, indent=2) + "\n")
+
+
+def _json_number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)  # JSON has no inf
+
+
+def main(arguments: list[str]) -> None:
+    """Run `eval.py [PRESET] [flags]`."""
+    keep_freed_memory()
+    settings = evaluate_config(arguments)
+    data = with_ground_truth(settings.data)
+    weights = settings.weights or Path("runs") / settings.name / "best.pt"
+    device = choose_device(settings.machine.device)
+    network = open_network(weights, settings.network, device)
+    pairs = open_pairs(data, "test")[: settings.limit]
+    output = settings.output or Path("scores") / settings.name
+    precision = getattr(torch, settings.machine.precision)
+    scores = evaluate(
+        network, pairs, settings.conventions, device, precision, settings.tile, output / "strips"
+    )
+    about = {"weights": str(weights), "config": as_dict(settings), "provenance": provenance()}
+    write_scores(output, scores, about)
+    method = f"{type(network).__name__} ({weights})"
+    print(table(scores, settings.name, data, method))
+    print(f"\nwritten: {output}/scores.csv, scores.json, strips/")
+
+
+if __name__ == "__main__":
+    run_command(main)

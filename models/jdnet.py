@@ -1,0 +1,98 @@
+"""JDNet: joint self-attention and scale aggregation for self-calibrated deraining (MM 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.scale_aggregation import ScaleAggregation
+from models.self_attention import SelfAttention, pixel_coordinates
+from models.self_calibration import SelfCalibratedConv
+
+
+class JointUnit(nn.Module):
+    """Self-attention, scale aggregation, self-calibrated convolution (paper, Fig. 2).
+
+    The two switches give the rows of Table 2: R1 has neither, R2 calibrates, R3 does both.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        scales: int,
+        pooling: int,
+        footprint: int,
+        self_attention: bool,
+        self_calibration: bool,
+    ) -> None:
+        super().__init__()
+        self.attention = SelfAttention(channels, footprint) if self_attention else None
+        self.aggregation = ScaleAggregation(channels, scales)
+        self.calibration = SelfCalibratedConv(channels, pooling) if self_calibration else None
+
+    def forward(self, x: Tensor, coordinates: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        if self.attention is not None:
+            x = self.attention(x, coordinates)
+        x = self.aggregation(x) + x  # released code; the paper shows no such sum
+        return self.calibration(x) if self.calibration is not None else x
+
+
+class JDNet(nn.Module):
+    """Estimate the rain layer R of a rainy image O and return the background B = O - R (Eq. 1).
+
+    Args:
+        units: number of densely connected joint units.
+        channels: feature channels C, a multiple of 16.
+        scales: n of the scale aggregation.
+        pooling: r of the self-calibrated convolution.
+        footprint: side of the attention's footprint, odd.
+        self_attention: False for the ablations R1 and R2.
+        self_calibration: False for the ablation R1.
+
+    Source: paper, sections 3.1 to 3.4; where paper and released code disagree, the code.
+    """
+
+    def __init__(
+        self,
+        units: int = 32,
+        channels: int = 32,
+        scales: int = 4,
+        pooling: int = 4,
+        footprint: int = 7,
+        self_attention: bool = True,
+        self_calibration: bool = True,
+    ) -> None:
+        super().__init__()
+        # Reflection needs more pixels than half a footprint, pooling one whole window.
+        self.smallest = max(pooling, footprint // 2 + 1)
+        self.enter = nn.Conv2d(3, channels, 3, padding=1)
+        self.units = nn.ModuleList(
+            JointUnit(channels, scales, pooling, footprint, self_attention, self_calibration)
+            for _ in range(units)
+        )
+        self.dense = nn.ModuleList(
+            nn.Conv2d((i + 2) * channels, channels, 1) for i in range(units)
+        )
+        self.leave = nn.Conv2d(channels, 3, 3, padding=1)
+
+    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+        """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
+
+        Args:
+            rainy: images of any size from 1x1 up.
+            window: (top, left, full height, full width) when `rainy` is a tile of a larger
+                image, so that the attention's position term is that of the whole.
+        """
+        h, w = rainy.shape[2:]
+        if min(h, w) < self.smallest:
+            pad = [0, max(0, self.smallest - w), 0, max(0, self.smallest - h)]
+            return self(F.pad(rainy, pad, mode="replicate"))[:, :, :h, :w]
+
+        coordinates = pixel_coordinates(h, w, *(window or (0, 0, h, w)), like=rainy)
+        x = F.leaky_relu(self.enter(rainy), 0.2)
+        features = [x]
+        for unit, dense in zip(self.units, self.dense, strict=True):
+            features.append(unit(x, coordinates))
+            x = F.leaky_relu(dense(torch.cat(features, dim=1)), 0.2)
+        rain = F.leaky_relu(self.leave(x), 0.2)
+        return rainy - rain

@@ -1,0 +1,42 @@
+"""Scale-aggregation module (JDNet paper, section 3.3 and Fig. 4)."""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class ScaleAggregation(nn.Module):
+    """Fuse the features with a pyramid of ever coarser versions of themselves.
+
+    Args:
+        channels: C.
+        scales: n, the number of halvings.
+    """
+
+    def __init__(self, channels: int = 32, scales: int = 4) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(
+            nn.Conv2d(channels, channels, 3, stride=2, padding=1) for _ in range(scales)
+        )
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(channels, channels, 3, padding=1),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(channels, channels, 3, padding=1),
+            )
+            for _ in range(scales)
+        )
+        self.fuse = nn.Conv2d((scales + 1) * channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]; any H, W >= 1, each scale is the last one halved, up."""
+        # Eq. 9 fuses Concat[X0, Up(X1), ..., Up(Xn)] with one 1x1 convolution. A 1x1 convolution
+        # and nearest up-sampling commute, so each scale goes through its own block of the weight
+        # at its own size, and the sum needs no concatenation. Released code: LeakyReLU closes it.
+        first, *others = self.fuse.weight.split(x.shape[1], dim=1)
+        fused = F.conv2d(x, first, self.fuse.bias)
+        scale = x
+        for down, block, weight in zip(self.down, self.blocks, others, strict=True):
+            scale = F.leaky_relu(down(scale), 0.2)  # Eq. 5, 7: [B, C, H/2, W/2]
+            scale = scale + block(scale)  # Eq. 6, 8
+            fused = fused + F.interpolate(F.conv2d(scale, weight), x.shape[2:])  # nearest
+        return F.leaky_relu(fused, 0.2)

@@ -1,0 +1,72 @@
+"""Pairwise self-attention module (JDNet paper, section 3.2 and Fig. 3; SAN, CVPR 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.ops import pairwise_attention
+
+
+class SelfAttention(nn.Module):
+    """Mix each pixel with its footprint, the weights made from pairwise differences.
+
+    Released code: BatchNorm and LeakyReLU come first, and the residual is the raw input.
+
+    Args:
+        channels: C, a multiple of 16; the relation works on C/16 channels, the values on C/4.
+        footprint: side of the square footprint R(i), odd.
+    """
+
+    def __init__(self, channels: int = 32, footprint: int = 7) -> None:
+        super().__init__()
+        relations, values = channels // 16, channels // 4
+        self.footprint = footprint
+        self.norm_in = nn.BatchNorm2d(channels)
+        self.phi = nn.Conv2d(channels, relations, 1)
+        self.psi = nn.Conv2d(channels, relations, 1)
+        self.beta = nn.Conv2d(channels, values, 1)
+        self.position = nn.Conv2d(2, 2, 1)
+        # Two linear maps in a row, as released: they train differently from their product.
+        # Constants vanish in the softmax, so the last bias never acts; it is kept because
+        # released checkpoints carry it.
+        self.gamma = nn.Sequential(
+            nn.Conv2d(relations + 2, relations, 1, bias=False), nn.Conv2d(relations, 1, 1)
+        )
+        self.norm_out = nn.BatchNorm2d(values)
+        self.expand = nn.Conv2d(values, channels, 1)
+
+    def forward(self, x: Tensor, coordinates: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W].
+
+        Args:
+            x: features, [B, C, H, W].
+            coordinates: column and row of every pixel, [1, 2, H, W]; see `pixel_coordinates`.
+        """
+        features = F.leaky_relu(self.norm_in(x), 0.2)
+        first, second = (layer.weight.flatten(1) for layer in self.gamma)
+        y = pairwise_attention(  # [B, C/4, H, W]
+            self.phi(features),
+            self.psi(features),
+            self.beta(features),
+            self.position(coordinates),
+            (second @ first).flatten(),
+            self.footprint,
+        )
+        return x + self.expand(F.leaky_relu(self.norm_out(y), 0.2))
+
+
+def pixel_coordinates(
+    height: int, width: int, top: int, left: int, full_height: int, full_width: int, like: Tensor
+) -> Tensor:
+    """Column and row of every pixel of a window, scaled to [-1, 1] over the full image.
+
+    Returns:
+        [1, 2, height, width], channel 0 the column, channel 1 the row; dtype and device of `like`.
+    """
+
+    def axis(length: int) -> Tensor:
+        return torch.linspace(-1, 1, length, dtype=like.dtype, device=like.device)
+
+    rows = axis(full_height)[top : top + height]
+    columns = axis(full_width)[left : left + width]
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy")).unsqueeze(0)

@@ -1,0 +1,40 @@
+"""Self-calibrated convolution (JDNet paper, section 3.4 and Fig. 5; SCNet, CVPR 2020)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SelfCalibratedConv(nn.Module):
+    """Convolve two halves of the features, one gated by its own coarser context.
+
+    Names follow the paper: X1 is calibrated, X2 is not, K1 to K4 are the four filters. The
+    LeakyReLUs, the closing 1x1 convolution and the residual are in the released code only.
+
+    Args:
+        channels: C, even.
+        pooling: r, the side of the pooling window of Eq. 10; H and W must not be smaller.
+    """
+
+    def __init__(self, channels: int = 32, pooling: int = 4) -> None:
+        super().__init__()
+        half = channels // 2
+        self.pooling = pooling
+        self.split1 = nn.Conv2d(channels, half, 1)
+        self.split2 = nn.Conv2d(channels, half, 1)
+        self.k1 = nn.Conv2d(half, half, 3, padding=1)
+        self.k2 = nn.Conv2d(half, half, 3, padding=1)
+        self.k3 = nn.Conv2d(half, half, 3, padding=1)
+        self.k4 = nn.Conv2d(half, half, 3, padding=1)
+        self.merge = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        x1 = F.leaky_relu(self.split1(x), 0.2)  # [B, C/2, H, W]
+        x2 = F.leaky_relu(self.split2(x), 0.2)
+        t1 = F.avg_pool2d(x1, self.pooling)  # Eq. 10: [B, C/2, H/r, W/r]
+        context = F.interpolate(self.k2(t1), x1.shape[2:])  # Eq. 11, nearest
+        y1 = self.k3(x1) * torch.sigmoid(x1 + context)  # Eq. 12
+        y1 = F.leaky_relu(self.k4(y1), 0.2)  # Eq. 13
+        y2 = F.leaky_relu(self.k1(x2), 0.2)  # Eq. 14
+        return F.leaky_relu(self.merge(torch.cat([y2, y1], dim=1)) + x, 0.2)

@@ -1,0 +1,283 @@
+"""Train a network: `python train.py [PRESET] [flags]`. To resume, run the same command again.
+
+A run writes to runs/NAME: config.json, log.jsonl, tensorboard/, latest.pt (resume state), best.pt
+(weights), and at the end scores.csv, scores.json and strips/.
+"""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from config.cli import train_config
+from config.schema import Config, Training, as_dict
+from data import Pairs, Patches
+from data.patches import PatchPair
+from eval import Scores, evaluate, open_network, open_pairs, table, with_ground_truth, write_scores
+from models import NETWORKS
+from utils import checkpoint
+from utils.errors import UserError, run_command
+from utils.image import side_by_side, to_pixels, to_tensor
+from utils.inference import derain
+from utils.losses import LOSSES
+from utils.metrics import CONVENTIONS
+from utils.runlog import RunLog
+from utils.runtime import choose_device, keep_freed_memory, provenance
+
+
+def train(config: Config) -> Scores:
+    """Train as `config` says, or go on where the run in its folder stopped; then score the test.
+
+    Raises:
+        UserError: the data cannot be used, the folder holds another run, or the loss explodes.
+    """
+    recipe, monitoring = config.training, config.monitoring
+    folder = config.run or Path("runs") / config.name
+    device = choose_device(config.machine.device)
+    precision = getattr(torch, config.machine.precision)
+
+    data = with_ground_truth(config.data)
+    pairs = open_pairs(data, "train")
+    if recipe.held_out >= len(pairs):
+        raise UserError(f"--held-out {recipe.held_out} leaves none of {len(pairs)} training pairs")
+    held_out, pairs = pairs[: recipe.held_out], pairs[recipe.held_out :]
+    test = open_pairs(data, "test")
+    watched = (held_out or test)[: monitoring.eval_pairs]
+    patches = Patches(pairs, recipe.patch_size, recipe.seed, recipe.augment)
+    steps = total_steps(recipe, len(pairs))
+
+    torch.manual_seed(recipe.seed)
+    network = NETWORKS[config.network.name](**asdict(config.network)).to(device)
+    optimizer = torch.optim.Adam(network.parameters())
+    settings = _settings(config, pairs)
+    step, best = _resume(folder, settings, network, optimizer)
+    several = device == torch.device("cuda") and torch.cuda.device_count() > 1
+    parallel = nn.DataParallel(network) if several else network
+    parallel.train()
+
+    _announce(config, folder, device, step, steps, len(pairs), network)
+    log = RunLog(folder, step)
+    origin = {"config": as_dict(config), "provenance": provenance()}
+    (folder / "config.json").write_text(json.dumps(origin, indent=2) + "\n")
+    log.event("start", step, **origin)
+    batches = _batches(patches, recipe, step, steps, config.machine.workers, device)
+    compute_loss = LOSSES[recipe.loss]
+    saved = time.monotonic()
+
+    for step in tqdm(range(step, steps), "training", steps, initial=step, disable=None):
+        lr = learning_rate(recipe, step, steps, len(pairs))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+
+        optimizer.zero_grad()
+        loss = 0.0
+        for _ in range(recipe.accumulate):
+            rainy, clean = (part.to(device, non_blocking=True) for part in next(batches))
+            with torch.autocast(device.type, precision, precision != torch.float32):
+                derained = parallel(rainy)
+            part = compute_loss(derained, clean) / recipe.accumulate
+            part.backward()
+            loss += part.item()
+        norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf).item()
+        if not math.isfinite(loss + norm):
+            raise UserError(
+                f"loss {loss:g} with gradient norm {norm:g} at update {step}: the last good state "
+                f"is kept in {folder}/latest.pt; start a new --run with a lower --lr or --clip"
+            )
+        optimizer.step()
+
+        done = step + 1
+        if done % monitoring.log_every == 0 or done == steps:
+            shown = {"one_minus_ssim": 1 + loss} if recipe.loss == "ssim" else {recipe.loss: loss}
+            log.event("step", done, **shown, lr=lr, gradient_norm=norm)
+        if done % monitoring.eval_every == 0 or done == steps:
+            psnr = _evaluate_on_the_way(network, watched, device, precision, log, done)
+            if psnr > best or not held_out:
+                best = psnr
+                _save_weights(folder, config, network, done, psnr)
+        if done == steps or time.monotonic() - saved > 60 * monitoring.save_minutes:
+            _save_state(folder, settings, network, optimizer, done, best)
+            saved = time.monotonic()
+
+    weights = folder / "best.pt"
+    network = open_network(weights, config.network, device)
+    scores = evaluate(network, test, CONVENTIONS, device, precision, strips=folder / "strips")
+    write_scores(folder, scores, {"weights": str(weights), **origin})
+    log.event("end", steps, psnr_y=scores.mean("y", "psnr"), ssim_y=scores.mean("y", "ssim"))
+    log.close()
+    print(table(scores, config.name, data, f"{type(network).__name__} ({weights})"))
+    print(f"\nwritten: {weights}, {folder}/scores.csv, scores.json, strips/, tensorboard/")
+    return scores
+
+
+def total_steps(recipe: Training, pairs: int) -> int:
+    """Number of updates.
+
+    The released code counts passes over patches, not epochs over batches, and its loop makes one
+    update more than that: 1000 * 1800 / 12 + 1 = 150,001 for Rain100H.
+    """
+    if recipe.steps is not None:
+        return recipe.steps
+    return int(recipe.passes * pairs / _patches_per_step(recipe)) + 1
+
+
+def learning_rate(recipe: Training, step: int, steps: int, pairs: int) -> float:
+    """Learning rate of update `step`, 0-based: a function of the step alone.
+
+    The released scheduler is stepped before each update, so a cut comes one update early.
+    """
+    if recipe.schedule == "cosine":
+        return recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2
+    if recipe.steps is not None:
+        cuts = [int(share * steps) for share in recipe.milestones]
+    else:
+        per_step = _patches_per_step(recipe)
+        cuts = [int(share * recipe.passes * pairs / per_step) for share in recipe.milestones]
+    return recipe.lr * recipe.decay ** sum(cut <= step + 1 for cut in cuts)
+
+
+def _patches_per_step(recipe: Training) -> int:
+    return recipe.batch_size * recipe.accumulate
+
+
+def _batches(
+    patches: Patches, recipe: Training, step: int, steps: int, workers: int, device: torch.device
+) -> Iterator[PatchPair]:
+    """The batches of updates `step` to `steps`, [B, 3, P, P]."""
+    per_step = _patches_per_step(recipe)
+    loader = DataLoader(
+        patches,
+        recipe.batch_size,
+        sampler=range(step * per_step, steps * per_step),
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+    )
+    return iter(loader)
+
+
+def _settings(config: Config, pairs: Pairs) -> dict[str, Any]:
+    """All that decides the weights; a run is resumed only where it is the same."""
+    pixels = hashlib.sha256()
+    for pair in pairs:
+        pixels.update(pair.rainy)
+        pixels.update(pair.clean)
+    settings = as_dict(config)
+    return {
+        **{f"network.{k}": v for k, v in settings["network"].items()},
+        **{f"training.{k}": v for k, v in settings["training"].items()},
+        "precision": config.machine.precision,
+        "data": pixels.hexdigest(),
+    }
+
+
+def _resume(
+    folder: Path, settings: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
+    """Load the resume state if there is one: updates done and best PSNR so far."""
+    path = folder / "latest.pt"
+    if not path.exists():
+        return 0, -math.inf
+    state = checkpoint.load(path)
+    then = json.loads(state["settings"])
+    for key, now in settings.items():
+        if then.get(key) != now:
+            raise UserError(
+                f"{folder} holds a run with other settings ({key} {then.get(key)}, now {now}): "
+                "run its command again to resume it, or give this one another --run"
+            )
+    checkpoint.load_state(network, state["network"], path)
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["best"]
+
+
+def _save_state(
+    folder: Path,
+    settings: dict[str, Any],
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    best: float,
+) -> None:
+    """Write latest.pt. The patches and the learning rate need no state: they follow the step."""
+    state = {
+        "settings": json.dumps(settings),
+        "step": step,
+        "best": best,
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+    }
+    checkpoint.save(folder / "latest.pt", state)
+
+
+def _save_weights(
+    folder: Path, config: Config, network: nn.Module, step: int, psnr: float
+) -> None:
+    """Write best.pt: the network, how to build it, and where it comes from."""
+    weights = {
+        "network": config.network.name,
+        "arguments": asdict(config.network),
+        "state_dict": network.state_dict(),
+        "metadata": {
+            "config": as_dict(config),
+            "step": step,
+            "watched_psnr_y": psnr,
+            "provenance": provenance(),
+        },
+    }
+    checkpoint.save(folder / "best.pt", weights)
+
+
+def _evaluate_on_the_way(
+    network: nn.Module,
+    watched: Pairs,
+    device: torch.device,
+    precision: torch.dtype,
+    log: RunLog,
+    step: int,
+) -> float:
+    """Score the watched pairs, show one of them, and return their mean PSNR in `y`."""
+    scores = evaluate(network, watched, ["y"], device, precision)
+    psnr = scores.mean("y", "psnr")
+    log.event("eval", step, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))
+    rainy, clean = watched[0].rainy, watched[0].clean
+    network.eval()
+    derained = derain(network, to_tensor(rainy).to(device), precision=precision)
+    network.train()
+    log.picture("rainy | derained | clean", step, side_by_side(rainy, to_pixels(derained), clean))
+    return psnr
+
+
+def _announce(
+    config: Config,
+    folder: Path,
+    device: torch.device,
+    step: int,
+    steps: int,
+    pairs: int,
+    network: nn.Module,
+) -> None:
+    parameters = sum(p.numel() for p in network.parameters())
+    verb = f"resuming after update {step} of" if step else "training for"
+    print(
+        f"{config.name}: {verb} {steps} updates on {pairs} pairs; {config.network.name} with "
+        f"{parameters:,} parameters on {device}; everything goes to {folder}/"
+    )
+
+
+def main(arguments: list[str]) -> None:
+    """Run `train.py [PRESET] [flags]`."""
+    keep_freed_memory()
+    train(train_config(arguments))
+
+
+if __name__ == "__main__":
+    run_command(main)

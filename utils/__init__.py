@@ -1,0 +1,1 @@
+"""Tensors and files. Knows nothing of rain, configs or networks."""

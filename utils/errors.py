@@ -1,0 +1,28 @@
+"""What a user did wrong, said in one line."""
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class UserError(Exception):
+    """A mistake the user can mend: what was expected, what came, what to do."""
+
+
+def run_command(main: Callable[[list[str]], object]) -> NoReturn:
+    """Run a script's `main(arguments)`; a `UserError` becomes one line and exit status 2."""
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        sys.exit(_complain(error, 2))
+    except KeyboardInterrupt:
+        sys.exit(_complain("interrupted", 130))
+    except BrokenPipeError:  # the reader, `head` say, has seen enough
+        sys.stderr.close()
+        sys.exit(141)
+    sys.exit(0)
+
+
+def _complain(message: object, status: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return status

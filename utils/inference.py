@@ -1,0 +1,80 @@
+"""Apply a network to one image of any size, in tiles where the whole would not fit."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+WHOLE = 1_000_000  # pixels; the 32-unit JDNet needs about 9 GB for that many
+ALIGNMENT = 16  # the coarsest scale's stride: unaligned tiles see another pixel grid
+OVERLAP = 64
+
+
+@torch.inference_mode()
+def derain(
+    network: nn.Module, rainy: Tensor, tile: int = 0, precision: torch.dtype = torch.float32
+) -> Tensor:
+    """Remove the rain from one image.
+
+    Args:
+        network: in evaluation mode; called as `network(rainy, window)`, see `JDNet.forward`.
+        rainy: [3, H, W] in [0, 1], on the network's device.
+        tile: side of the square tiles in pixels, rounded up to a multiple of 16; 0 takes the
+            whole image up to a megapixel and tiles of 512 beyond. Tiles overlap by 64 pixels and
+            are blended. Where memory runs out, the tile is halved and the image begun again.
+        precision: torch.bfloat16 runs the convolutions in it.
+
+    Returns:
+        [3, H, W], float32, not clamped.
+    """
+    h, w = rainy.shape[1:]
+    if tile == 0:
+        tile = max(h, w) if h * w <= WHOLE else 512
+    tile = -(-tile // ALIGNMENT) * ALIGNMENT
+    while True:
+        try:
+            with torch.autocast(rainy.device.type, precision, precision != torch.float32):
+                return _derain_tiles(network, rainy, tile)
+        except RuntimeError as error:  # torch.OutOfMemoryError on CUDA, the allocator's on CPU
+            out_of_memory = "memory" in str(error)
+            if not out_of_memory or tile <= 2 * OVERLAP:
+                raise
+        tile = max(tile // 2 // ALIGNMENT * ALIGNMENT, 2 * OVERLAP)
+
+
+def _derain_tiles(network: nn.Module, rainy: Tensor, tile: int) -> Tensor:
+    h, w = rainy.shape[1:]
+    total, weight = torch.zeros_like(rainy), torch.zeros_like(rainy[:1])
+    for top, bottom in _spans(h, tile):
+        for left, right in _spans(w, tile):
+            part = rainy[:, top:bottom, left:right].unsqueeze(0)
+            derained = network(part, (top, left, h, w)).squeeze(0).float()
+            ramp = torch.outer(
+                _ramp(top, bottom, h, rainy.device), _ramp(left, right, w, rainy.device)
+            )
+            total[:, top:bottom, left:right] += derained * ramp
+            weight[:, top:bottom, left:right] += ramp
+    return total / weight
+
+
+def _spans(length: int, tile: int) -> list[tuple[int, int]]:
+    """Overlapping [start, stop) that cover `length`, starts aligned."""
+    if length <= tile:
+        return [(0, length)]
+    step = max(tile - OVERLAP, ALIGNMENT)
+    starts = [*range(0, length - tile, step), length - tile]
+    starts = sorted({start // ALIGNMENT * ALIGNMENT for start in starts})
+    stops = [min(start + tile, length) for start in starts[:-1]] + [length]
+    assert all(a[1] > b[0] for a, b in pairwise(zip(starts, stops, strict=True)))  # no gap
+    return list(zip(starts, stops, strict=True))
+
+
+def _ramp(start: int, stop: int, length: int, device: torch.device) -> Tensor:
+    """Blending weight: 1 inside, falling towards edges that are not the image's own."""
+    position = torch.arange(start, stop, device=device, dtype=torch.float32) + 0.5
+    ramp = torch.ones_like(position)
+    if start > 0:
+        ramp = torch.minimum(ramp, (position - start) / OVERLAP)
+    if stop < length:
+        ramp = torch.minimum(ramp, (stop - position) / OVERLAP)
+    return ramp

@@ -1,0 +1,62 @@
+"""The record of a run: a JSON line an event, tensorboardX scalars and pictures, lines on screen."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import SummaryWriter
+from tqdm import tqdm
+
+from utils.image import Pixels
+
+
+class RunLog:
+    """Appends to `folder`/log.jsonl and `folder`/tensorboard.
+
+    Args:
+        folder: the run's.
+        step: updates already done; what an interrupted run logged beyond them is dropped, since it
+            will happen again.
+    """
+
+    def __init__(self, folder: Path, step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "log.jsonl"
+        if path.exists():
+            kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
+            partial = path.with_name("log.jsonl.partial")
+            partial.write_text("".join(line + "\n" for line in kept))
+            os.replace(partial, path)
+        self.stream = path.open("a")
+        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+
+    def event(self, name: str, step: int, **values: Any) -> None:
+        """Write one line, and every number in it as a scalar."""
+        self.stream.write(json.dumps({"event": name, "step": step, **values}) + "\n")
+        self.stream.flush()
+        numbers = {k: v for k, v in values.items() if isinstance(v, float)}
+        for key, value in numbers.items():
+            self.board.add_scalar(f"{name}/{key}", value, step)
+        if numbers and not sys.stderr.isatty():
+            print(f"{name} {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in numbers.items()))
+        elif numbers and name != "step":
+            tqdm.write(f"{name} {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in numbers.items()))
+
+    def picture(self, name: str, step: int, pixels: Pixels) -> None:
+        """Show an [H, W, 3] image on the board."""
+        self.board.add_image(name, pixels, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Flush and close both."""
+        self.stream.close()
+        self.board.close()
+
+
+def _step(line: str) -> int:
+    """Step of a line; of a torn last line, one past any step."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError):
+        return sys.maxsize

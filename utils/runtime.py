@@ -1,0 +1,75 @@
+"""The machine: device, memory, and a record of what ran."""
+
+import ctypes
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from utils.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU; any other name is torch's.
+
+    Raises:
+        UserError: torch does not know the name, or the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no device {name!r} here ({reason}): try --device cpu") from None
+    return device
+
+
+def keep_freed_memory() -> None:
+    """Tell glibc to keep what is freed: fresh pages can cost more than the arithmetic on them.
+
+    A 481x321 forward takes about half the time with it. Does nothing on other C libraries.
+    """
+    if sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
+        libc.mallopt(trim_threshold, 2**31 - 1)
+        libc.mallopt(mmap_max, 0)
+
+
+def provenance() -> dict[str, Any]:
+    """What a number must carry to be reproduced: command, commit, versions, machine."""
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),  # a str subclass, which is no plain value
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _commit() -> str:
+    """The checked-out commit, marked where files differ from it; empty outside git."""
+    try:
+        result = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return result.stdout.strip()
