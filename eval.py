@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from config.cli import evaluate_config
 from config.published import PUBLISHED
-from config.schema import Evaluate, Folders, JDNet, Photographs, Synthetic, as_dict
+from config.schema import Folders, JDNet, Photographs, Synthetic, as_dict
 from data import FolderPairs, Pairs, SyntheticPairs, find_pairs
 from models import NETWORKS
 from utils import checkpoint
@@ -199,7 +199,7 @@ def table(scores: Scores, dataset: str, data: Folders | Synthetic, method: str) 
 
 
 def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
-    """Write scores.csv (a line for each pair and convention) and scores.json (means, provenance)."""
+    """Write scores.csv, a line for each pair and convention, and scores.json, means and `about`."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "scores.csv").open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fieldnames=list(PairScore.__dataclass_fields__))

@@ -59,21 +59,21 @@ def train(config: Config) -> Scores:
     network = NETWORKS[config.network.name](**asdict(config.network)).to(device)
     optimizer = torch.optim.Adam(network.parameters())
     settings = _settings(config, pairs)
-    step, best = _resume(folder, settings, network, optimizer)
+    first, best = _resume(folder, settings, network, optimizer)
     several = device == torch.device("cuda") and torch.cuda.device_count() > 1
     parallel = nn.DataParallel(network) if several else network
     parallel.train()
 
-    _announce(config, folder, device, step, steps, len(pairs), network)
-    log = RunLog(folder, step)
+    _announce(config, folder, device, first, steps, len(pairs), network)
+    log = RunLog(folder, first)
     origin = {"config": as_dict(config), "provenance": provenance()}
     (folder / "config.json").write_text(json.dumps(origin, indent=2) + "\n")
-    log.event("start", step, **origin)
-    batches = _batches(patches, recipe, step, steps, config.machine.workers, device)
+    log.event("start", first, **origin)
+    batches = _batches(patches, recipe, first, steps, config.machine.workers, device)
     compute_loss = LOSSES[recipe.loss]
     saved = time.monotonic()
 
-    for step in tqdm(range(step, steps), "training", steps, initial=step, disable=None):
+    for step in tqdm(range(first, steps), "training", initial=first, total=steps, disable=None):
         lr = learning_rate(recipe, step, steps, len(pairs))
         for group in optimizer.param_groups:
             group["lr"] = lr
@@ -97,8 +97,9 @@ def train(config: Config) -> Scores:
 
         done = step + 1
         if done % monitoring.log_every == 0 or done == steps:
-            shown = {"one_minus_ssim": 1 + loss} if recipe.loss == "ssim" else {recipe.loss: loss}
-            log.event("step", done, **shown, lr=lr, gradient_norm=norm)
+            # -SSIM is near -1 all along; its distance from there is what tells.
+            name, value = ("1-ssim", 1 + loss) if recipe.loss == "ssim" else (recipe.loss, loss)
+            log.event("step", done, **{name: value}, lr=lr, gradient_norm=norm)
         if done % monitoring.eval_every == 0 or done == steps:
             psnr = _evaluate_on_the_way(network, watched, device, precision, log, done)
             if psnr > best or not held_out:
@@ -168,8 +169,8 @@ def _settings(config: Config, pairs: Pairs) -> dict[str, Any]:
     """All that decides the weights; a run is resumed only where it is the same."""
     pixels = hashlib.sha256()
     for pair in pairs:
-        pixels.update(pair.rainy)
-        pixels.update(pair.clean)
+        pixels.update(pair.rainy.tobytes())
+        pixels.update(pair.clean.tobytes())
     settings = as_dict(config)
     return {
         **{f"network.{k}": v for k, v in settings["network"].items()},
@@ -218,9 +219,7 @@ def _save_state(
     checkpoint.save(folder / "latest.pt", state)
 
 
-def _save_weights(
-    folder: Path, config: Config, network: nn.Module, step: int, psnr: float
-) -> None:
+def _save_weights(folder: Path, config: Config, network: nn.Module, step: int, psnr: float) -> None:
     """Write best.pt: the network, how to build it, and where it comes from."""
     weights = {
         "network": config.network.name,

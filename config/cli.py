@@ -74,6 +74,8 @@ def _parse(kind: type[T], default: T | None, flags: list[str], program: str) -> 
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
+            if default is None:
+                return tyro.cli(kind, args=flags, prog=program, config=MARKERS)
             return tyro.cli(kind, default=default, args=flags, prog=program, config=MARKERS)
     except SystemExit as stop:
         if not stop.code:  # --help

@@ -8,9 +8,9 @@ and is the one in the JDNet paper.
     datasets/RainTrainH/   rain-N.png and norain-N.png                (old release)
     datasets/Rain100H/     norain-NNN.png and rainy/rain-NNN.png      (old release)
     python train.py rain100h
-    python train.py rain100h --release new --layout side-by-side \\
-        --train-folder DATA/train --test-folder DATA/test             (as the released code reads it)
+    python train.py rain100h --release new --layout side-by-side --train-folder A --test-folder B
 
+The second command reads wide images, clean half on the left, as the released code does.
 The paper's recipe: 150,001 updates of 12 patches. The paper reports 30.02 dB / 0.92 on the new
 release.
 """
@@ -21,7 +21,5 @@ from config.schema import Config, Folders
 
 CONFIG = Config(
     name="rain100h",
-    data=Folders(
-        train_folder=Path("datasets/RainTrainH"), test_folder=Path("datasets/Rain100H")
-    ),
+    data=Folders(train_folder=Path("datasets/RainTrainH"), test_folder=Path("datasets/Rain100H")),
 )

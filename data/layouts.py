@@ -1,9 +1,9 @@
 """Where the two images of a pair lie on disk. Pairs are matched by name, never by order.
 
-    rain100         norain-N.png with rain-N.png beside it or under rainy/ (official Rain100H/L,
-                    old release)
-    two-folders     one folder of rainy and one of clean images, known names (`RAINY`, `CLEAN`)
-    side-by-side    one wide image a pair; which half is the clean one is an explicit setting
+rain100         norain-N.png with rain-N.png beside it or under rainy/ (official Rain100H/L,
+                old release)
+two-folders     one folder of rainy and one of clean images, known names (`RAINY`, `CLEAN`)
+side-by-side    one wide image a pair; which half is the clean one is an explicit setting
 """
 
 import re

@@ -70,9 +70,7 @@ class JDNet(nn.Module):
             JointUnit(channels, scales, pooling, footprint, self_attention, self_calibration)
             for _ in range(units)
         )
-        self.dense = nn.ModuleList(
-            nn.Conv2d((i + 2) * channels, channels, 1) for i in range(units)
-        )
+        self.dense = nn.ModuleList(nn.Conv2d((i + 2) * channels, channels, 1) for i in range(units))
         self.leave = nn.Conv2d(channels, 3, 3, padding=1)
 
     def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
@@ -86,7 +84,7 @@ class JDNet(nn.Module):
         h, w = rainy.shape[2:]
         if min(h, w) < self.smallest:
             pad = [0, max(0, self.smallest - w), 0, max(0, self.smallest - h)]
-            return self(F.pad(rainy, pad, mode="replicate"))[:, :, :h, :w]
+            return self.forward(F.pad(rainy, pad, mode="replicate"))[:, :, :h, :w]
 
         coordinates = pixel_coordinates(h, w, *(window or (0, 0, h, w)), like=rainy)
         x = F.leaky_relu(self.enter(rainy), 0.2)

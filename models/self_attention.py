@@ -29,9 +29,8 @@ class SelfAttention(nn.Module):
         # Two linear maps in a row, as released: they train differently from their product.
         # Constants vanish in the softmax, so the last bias never acts; it is kept because
         # released checkpoints carry it.
-        self.gamma = nn.Sequential(
-            nn.Conv2d(relations + 2, relations, 1, bias=False), nn.Conv2d(relations, 1, 1)
-        )
+        self.gamma1 = nn.Conv2d(relations + 2, relations, 1, bias=False)
+        self.gamma2 = nn.Conv2d(relations, 1, 1)
         self.norm_out = nn.BatchNorm2d(values)
         self.expand = nn.Conv2d(values, channels, 1)
 
@@ -43,16 +42,17 @@ class SelfAttention(nn.Module):
             coordinates: column and row of every pixel, [1, 2, H, W]; see `pixel_coordinates`.
         """
         features = F.leaky_relu(self.norm_in(x), 0.2)
-        first, second = (layer.weight.flatten(1) for layer in self.gamma)
+        gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
         y = pairwise_attention(  # [B, C/4, H, W]
             self.phi(features),
             self.psi(features),
             self.beta(features),
             self.position(coordinates),
-            (second @ first).flatten(),
+            gamma.flatten(),
             self.footprint,
         )
-        return x + self.expand(F.leaky_relu(self.norm_out(y), 0.2))
+        out: Tensor = x + self.expand(F.leaky_relu(self.norm_out(y), 0.2))
+        return out
 
 
 def pixel_coordinates(

@@ -120,9 +120,7 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: Path) -> No
             parts.append(f"has the unknown {_names(unexpected)}")
         if reshaped:
             key = reshaped[0]
-            parts.append(
-                f"{key} is {list(state[key].shape)} there and {list(own[key].shape)} here"
-            )
+            parts.append(f"{key} is {list(state[key].shape)} there and {list(own[key].shape)} here")
         raise UserError(
             f"{source} does not fit this {type(network).__name__}: it {'; '.join(parts)}. "
             "Was it trained with another config?"

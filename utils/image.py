@@ -78,7 +78,7 @@ def _has_16_bits(path: Path, file: Image.Image) -> bool:
         with path.open("rb") as stream:
             return stream.read(25)[24] == 16  # IHDR's bit depth
     bits = getattr(file, "tag_v2", {}).get(258, (8,))  # TIFF's BitsPerSample
-    return max(bits if isinstance(bits, tuple) else (bits,)) == 16
+    return bool(max(bits if isinstance(bits, tuple) else (bits,)) == 16)
 
 
 def _opencv_to_rgb(pixels: Pixels) -> Pixels:

@@ -1,4 +1,4 @@
-"""Training losses (JDNet paper, section 3.5 and Table 3). All in float32, whatever the precision."""
+"""Training losses (JDNet paper, section 3.5, Table 3), in float32 whatever the precision."""
 
 from collections.abc import Callable
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from tensorboardX import SummaryWriter
+from tensorboardX.writer import SummaryWriter
 from tqdm import tqdm
 
 from utils.image import Pixels

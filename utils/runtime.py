@@ -63,7 +63,7 @@ def _commit() -> str:
     """The checked-out commit, marked where files differ from it; empty outside git."""
     try:
         result = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
+            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
             cwd=REPOSITORY,
             capture_output=True,
             text=True,

@@ -66,7 +66,7 @@ def pairwise_attention(
         if phi.dtype in (torch.float16, torch.bfloat16):
             phi, psi, beta, position = phi.float(), psi.float(), beta.float(), position.float()
         pad = [footprint // 2] * 4
-        out: Tensor = _ShiftAttention.apply(
+        out: Tensor = _ShiftAttention.apply(  # type: ignore[no-untyped-call]
             phi,
             F.pad(psi, pad, mode="reflect"),
             F.pad(beta, pad, mode="reflect"),
@@ -155,7 +155,7 @@ def _weights(
 
 
 def _relation(query: Tensor, key: Tensor, gamma: Tensor, footprint: int) -> Tensor:
-    """gamma . LeakyReLU(query_i - key_j) for every shift, [B, K*K, H, W]: Eq. 4 into Eq. 3."""
+    """Logits gamma . LeakyReLU(query_i - key_j), [B, K*K, H, W]: Eq. 4 into Eq. 3."""
     b, _, h, w = query.shape
     logits = query.new_empty(b, footprint**2, h, w)
     for k, shifted in enumerate(_shifts(key, footprint)):
