@@ -56,7 +56,10 @@ def show_config(arguments: list[str]) -> Show:
     Raises:
         UserError: no input is named; else as `train_config`.
     """
-    return _parse(Show, None, arguments, "show.py")
+    settings = _parse(Show, None, arguments, "show.py")
+    if not settings.inputs:
+        raise UserError("no inputs: name images or folders, as in python show.py photos/")
+    return settings
 
 
 def _preset(arguments: list[str]) -> tuple[Config, list[str]]:

@@ -4,4 +4,6 @@ from torch import nn
 
 from models.jdnet import JDNet
 
+__all__ = ["NETWORKS", "JDNet"]
+
 NETWORKS: dict[str, type[nn.Module]] = {"jdnet": JDNet}

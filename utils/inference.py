@@ -1,7 +1,5 @@
 """Apply a network to one image of any size, in tiles where the whole would not fit."""
 
-from itertools import pairwise
-
 import torch
 from torch import Tensor, nn
 
@@ -19,9 +17,10 @@ def derain(
     Args:
         network: in evaluation mode; called as `network(rainy, window)`, see `JDNet.forward`.
         rainy: [3, H, W] in [0, 1], on the network's device.
-        tile: side of the square tiles in pixels, rounded up to a multiple of 16; 0 takes the
-            whole image up to a megapixel and tiles of 512 beyond. Tiles overlap by 64 pixels and
-            are blended. Where memory runs out, the tile is halved and the image begun again.
+        tile: side of the square tiles in pixels, at least 128, rounded up to a multiple of 16; 0
+            takes the whole image up to a megapixel and tiles of 512 beyond. Tiles overlap by 64
+            pixels and are blended. Where memory runs out, the tile is halved and the image begun
+            again.
         precision: torch.bfloat16 runs the convolutions in it.
 
     Returns:
@@ -30,7 +29,7 @@ def derain(
     h, w = rainy.shape[1:]
     if tile == 0:
         tile = max(h, w) if h * w <= WHOLE else 512
-    tile = -(-tile // ALIGNMENT) * ALIGNMENT
+    tile = max(-(-tile // ALIGNMENT) * ALIGNMENT, 2 * OVERLAP)
     while True:
         try:
             with torch.autocast(rainy.device.type, precision, precision != torch.float32):
@@ -61,11 +60,9 @@ def _spans(length: int, tile: int) -> list[tuple[int, int]]:
     """Overlapping [start, stop) that cover `length`, starts aligned."""
     if length <= tile:
         return [(0, length)]
-    step = max(tile - OVERLAP, ALIGNMENT)
-    starts = [*range(0, length - tile, step), length - tile]
+    starts = [*range(0, length - tile, tile - OVERLAP), length - tile]
     starts = sorted({start // ALIGNMENT * ALIGNMENT for start in starts})
     stops = [min(start + tile, length) for start in starts[:-1]] + [length]
-    assert all(a[1] > b[0] for a, b in pairwise(zip(starts, stops, strict=True)))  # no gap
     return list(zip(starts, stops, strict=True))
 
 

@@ -29,19 +29,18 @@ class RunLog:
             partial = path.with_name("log.jsonl.partial")
             partial.write_text("".join(line + "\n" for line in kept))
             os.replace(partial, path)
-        self.stream = path.open("a")
+        self.path = path
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def event(self, name: str, step: int, **values: Any) -> None:
         """Write one line, and every number in it as a scalar."""
-        self.stream.write(json.dumps({"event": name, "step": step, **values}) + "\n")
-        self.stream.flush()
-        numbers = {k: v for k, v in values.items() if isinstance(v, float)}
+        with self.path.open("a") as stream:
+            stream.write(json.dumps({"event": name, "step": step, **values}) + "\n")
+        numbers = {key: value for key, value in values.items() if isinstance(value, float)}
         for key, value in numbers.items():
             self.board.add_scalar(f"{name}/{key}", value, step)
-        if numbers and not sys.stderr.isatty():
-            print(f"{name} {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in numbers.items()))
-        elif numbers and name != "step":
+        # On a terminal tqdm's bar shows that it goes on; elsewhere every line does.
+        if numbers and (name != "step" or not sys.stderr.isatty()):
             tqdm.write(f"{name} {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in numbers.items()))
 
     def picture(self, name: str, step: int, pixels: Pixels) -> None:
@@ -49,8 +48,7 @@ class RunLog:
         self.board.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flush and close both."""
-        self.stream.close()
+        """Flush and close the board."""
         self.board.close()
 
 

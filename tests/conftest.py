@@ -1,0 +1,52 @@
+"""What all tests share: one thread, small pictures, a tiny run."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from config import CONFIGS
+from config.schema import Config, JDNet, Synthetic
+from utils.image import Pixels, write_image
+
+torch.set_num_threads(1)  # two busy cores slow a suite of small tensors several times
+
+FIXTURES = Path(__file__).parent / "fixtures"
+
+
+@pytest.fixture
+def picture() -> Callable[..., Pixels]:
+    """Random RGB pixels of a size, the same for the same seed."""
+
+    def make(height: int = 24, width: int = 32, seed: int = 0) -> Pixels:
+        return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+    return make
+
+
+@pytest.fixture
+def rain100_folder(tmp_path: Path, picture: Callable[..., Pixels]) -> Path:
+    """Three pairs under the official Rain100 names, 10 sorting after 9."""
+    folder = tmp_path / "rain100"
+    for number in (1, 9, 10):
+        write_image(folder / f"norain-{number}.png", picture(seed=number))
+        write_image(folder / f"rain-{number}.png", picture(seed=100 + number))
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Config:
+    """A run of seconds: one small unit, patches of 16 pixels."""
+    config = CONFIGS["synthetic"]
+    return replace(
+        config,
+        name="tiny",
+        data=Synthetic(train_pairs=6, test_pairs=2, image_size=32),
+        network=JDNet(units=1, channels=16, scales=2),
+        training=replace(config.training, steps=6, batch_size=2, patch_size=16),
+        monitoring=replace(config.monitoring, log_every=1, eval_every=3, save_minutes=0),
+        run=tmp_path / "run",
+    )

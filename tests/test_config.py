@@ -1,0 +1,141 @@
+"""Presets and the command line."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from config import CONFIGS
+from config.cli import evaluate_config, show_config, train_config
+from config.published import PUBLISHED
+from config.schema import Config, Convention, Folders, JDNet, Photographs, Synthetic, as_dict
+from models import NETWORKS
+from train import learning_rate, total_steps
+from utils.errors import UserError
+from utils.losses import LOSSES
+from utils.metrics import CONVENTIONS
+
+
+def leaves(settings: Any) -> list[str]:
+    names = []
+    for field in fields(settings):
+        value = getattr(settings, field.name)
+        names += leaves(value) if is_dataclass(value) else [field.name]
+    return names
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_flags_are_unique(config: Config) -> None:
+    names = leaves(config)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("name", ["rain100h", "rain100l"])
+def test_rain100_presets_carry_the_paper_recipe(name: str) -> None:
+    config = CONFIGS[name]
+    assert config.network == JDNet(32, 32, 4, 4, 7, True, True)
+    recipe = config.training
+    assert (recipe.patch_size, recipe.lr, recipe.loss, recipe.passes) == (64, 5e-4, "ssim", 1000)
+    assert (recipe.milestones, recipe.decay, recipe.augment) == ((3 / 5, 4 / 5), 0.1, False)
+    assert recipe.batch_size == {"rain100h": 12, "rain100l": 32}[name]
+
+
+def test_released_schedule_of_rain100h() -> None:
+    """150,001 updates; the scheduler is stepped first, so each cut comes one update early."""
+    recipe = CONFIGS["rain100h"].training
+    steps = total_steps(recipe, pairs=1800)
+    assert steps == 150_001
+    rates = {s: learning_rate(recipe, s, steps, 1800) for s in (0, 89_998, 89_999, 119_998)}
+    assert rates == {0: 5e-4, 89_998: 5e-4, 89_999: 5e-4 * 0.1, 119_998: 5e-4 * 0.1}
+    assert learning_rate(recipe, 119_999, steps, 1800) == pytest.approx(5e-6)
+    assert total_steps(CONFIGS["rain100l"].training, pairs=1800) == 56_251
+
+
+def test_accumulation_keeps_the_number_of_patches() -> None:
+    whole = train_config(["rain100h", "--batch-size", "12"]).training
+    parts = train_config(["rain100h", "--batch-size", "4", "--accumulate", "3"]).training
+    assert total_steps(whole, 1800) == total_steps(parts, 1800)
+
+
+def test_cosine_schedule_falls_from_lr_to_zero() -> None:
+    recipe = CONFIGS["synthetic"].training
+    rates = [learning_rate(recipe, s, 100, 1) for s in (0, 50, 99)]
+    assert rates[0] == recipe.lr
+    assert rates[1] == pytest.approx(recipe.lr / 2)
+    assert 0 < rates[2] < 1e-3 * recipe.lr
+
+
+def test_dictionaries_agree_with_the_schema() -> None:
+    assert get_args(Convention) == CONVENTIONS
+    assert set(LOSSES) == {"ssim", "mae", "mse"}
+    assert JDNet.name in NETWORKS
+    assert {dataset for dataset, _, _ in PUBLISHED} <= set(CONFIGS)
+
+
+def test_overrides_and_default_preset() -> None:
+    assert train_config([]) == CONFIGS["synthetic"]
+    config = train_config(
+        ["rain100l", "--lr", "1e-3", "--no-self-attention", "--loss", "mae", "--test-folder", "x"]
+    )
+    assert (config.training.lr, config.training.loss) == (1e-3, "mae")
+    assert not config.network.self_attention
+    assert isinstance(config.data, Folders)
+    assert config.data.test_folder == Path("x")
+
+
+def test_settings_become_plain_values() -> None:
+    plain = as_dict(CONFIGS["rain100l"])
+    assert plain["network"]["name"] == "jdnet"
+    assert plain["data"]["test_folder"] == "datasets/Rain100L"
+
+
+def test_eval_and_show_take_their_flags_anywhere() -> None:
+    settings = evaluate_config(["rain12", "--weights", "w.pt", "--conventions", "y", "rgb"])
+    assert (settings.name, settings.conventions) == ("rain12", ("y", "rgb"))
+    shown = show_config(["--weights", "w.pt", "a.png", "b"])
+    assert (shown.inputs, shown.weights) == ((Path("a.png"), Path("b")), Path("w.pt"))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_help_shows_the_defaults_of_the_preset(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        train_config([name, "--help"])
+    assert stop.value.code == 0
+    assert f"default: {CONFIGS[name].training.lr}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["rain100x"], r"^no preset 'rain100x': did you mean rain1"),
+        (["nowhere"], r"^no preset 'nowhere': there are synthetic, rain100h"),
+        (["--lrr", "1"], r"^Unrecognized options: --lrr, 1 \(did you mean --lr\?\); see"),
+        (["--lr", "fast"], r"^Error parsing --lr: could not convert string to float: 'fast'; see"),
+        (["--lr"], r"^Missing value for argument '--lr'"),
+        (["--loss", "l1"], r"^invalid choice 'l1' for argument '--loss'.*'mse'\)"),
+        (["--channels", "20"], r"^--channels must be a multiple of 16, got 20$"),
+        (["--footprint", "4"], r"^--footprint must be odd, got 4$"),
+        (["--batch-size", "0"], r"^--batch-size must be positive, got 0$"),
+        (["--clip", "-1"], r"^--clip must be positive, got -1"),
+        (["--image-size", "8"], r"^--image-size must lie in 16..300"),
+        (["rain100l", "--units", "0"], r"^--units must be positive, got 0$"),
+        (["rain100l", "--test-folder"], r"^Missing value for argument '--test-folder'"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        train_config(arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_show_without_input() -> None:
+    with pytest.raises(UserError, match=r"^no inputs: name images or folders"):
+        show_config(["--weights", "w.pt"])
+
+
+def test_every_kind_of_data_has_a_preset() -> None:
+    kinds = {type(config.data) for config in CONFIGS.values()}
+    assert kinds == {Folders, Synthetic, Photographs}

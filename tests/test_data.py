@@ -1,0 +1,211 @@
+"""Layouts, patches and modelled rain."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from data import FolderPairs, Pair, Patches, SyntheticPairs, find_pairs
+from data.synthetic import SCENES, Heaviness
+from utils.errors import UserError
+from utils.image import Pixels, to_tensor, write_image
+from utils.metrics import score
+
+Picture = Callable[..., Pixels]
+
+
+def names(folder: Path, *arguments: str) -> list[str]:
+    return [pair.name for pair in find_pairs(folder, *arguments)]  # type: ignore[arg-type]
+
+
+def test_rain100_pairs_match_by_name(rain100_folder: Path, picture: Picture) -> None:
+    pairs = FolderPairs(find_pairs(rain100_folder, "rain100"))
+    assert [pair.name for pair in pairs] == ["rain-1", "rain-9", "rain-10"]
+    assert np.array_equal(pairs[2].clean, picture(seed=10))
+    assert np.array_equal(pairs[2].rainy, picture(seed=110))
+
+
+def test_rain100_test_set_keeps_rain_in_a_folder(rain100_folder: Path) -> None:
+    (rain100_folder / "rainy").mkdir()
+    for file in rain100_folder.glob("rain-*.png"):
+        file.rename(rain100_folder / "rainy" / file.name)
+    assert names(rain100_folder, "rain100") == ["rain-1", "rain-9", "rain-10"]
+
+
+@pytest.mark.parametrize(
+    ("rainy", "clean"),
+    [
+        ("rainy/001_in.png", "groundtruth/001_GT.png"),  # Rain12
+        ("rain/norain-7x2.png", "norain/norain-7.png"),  # Rain200H
+        ("input/a.jpg", "target/a.png"),  # Restormer's folders
+    ],
+)
+def test_two_folders(tmp_path: Path, picture: Picture, rainy: str, clean: str) -> None:
+    write_image(tmp_path / rainy, picture(seed=1))
+    write_image(tmp_path / clean, picture(seed=2))
+    (files,) = find_pairs(tmp_path, "two-folders")
+    assert (files.rainy, files.clean) == (tmp_path / rainy, tmp_path / clean)
+
+
+def test_side_by_side_order_is_explicit(tmp_path: Path, picture: Picture) -> None:
+    left, right = picture(seed=1), picture(seed=2)
+    write_image(tmp_path / "1.png", np.concatenate([left, right], axis=1))
+    pair = FolderPairs(find_pairs(tmp_path, "side-by-side", "clean-rainy"))[0]
+    assert np.array_equal(pair.clean, left)
+    assert np.array_equal(pair.rainy, right)
+    swapped = FolderPairs(find_pairs(tmp_path, "side-by-side", "rainy-clean"))[0]
+    assert np.array_equal(swapped.rainy, left)
+
+
+def test_slices_keep_the_pairs(rain100_folder: Path) -> None:
+    pairs = FolderPairs(find_pairs(rain100_folder, "rain100"))
+    assert [pair.name for pair in pairs[1:]] == ["rain-9", "rain-10"]
+    pairs.cache = None  # a set too large for memory is decoded on demand
+    assert np.array_equal(pairs[1:][0].clean, pairs[1].clean)
+
+
+def test_layout_mistakes(tmp_path: Path, rain100_folder: Path, picture: Picture) -> None:
+    with pytest.raises(UserError, match=r"no folder .*nowhere"):
+        find_pairs(tmp_path / "nowhere", "rain100")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no images in .*empty"):
+        find_pairs(tmp_path / "empty", "side-by-side")
+    with pytest.raises(UserError, match="has no folder named rainy or rain or input"):
+        find_pairs(rain100_folder, "two-folders")
+    write_image(tmp_path / "other" / "a.png", picture())
+    with pytest.raises(UserError, match=r"no norain-N.png in .*other"):
+        find_pairs(tmp_path / "other", "rain100")
+    (rain100_folder / "norain-9.png").unlink()
+    write_image(rain100_folder / "norain-8.png", picture())
+    with pytest.raises(UserError, match=r"2 images without a partner .*: rain-9.png, norain-8.png"):
+        find_pairs(rain100_folder, "rain100")
+
+
+def test_pair_mistakes(tmp_path: Path, rain100_folder: Path, picture: Picture) -> None:
+    write_image(rain100_folder / "rain-9.png", picture(24, 30))
+    with pytest.raises(UserError, match=r"rain-9.png and .*norain-9.png differ .*30x24 and 32x24"):
+        FolderPairs(find_pairs(rain100_folder, "rain100"))
+    whole = (rain100_folder / "rain-1.png").read_bytes()
+    (rain100_folder / "rain-9.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"cannot read .*rain-9.png"):
+        FolderPairs(find_pairs(rain100_folder, "rain100"))
+    write_image(rain100_folder / "rain-9.png", picture().astype(np.uint16))
+    with pytest.raises(UserError, match="16 bits"):
+        FolderPairs(find_pairs(rain100_folder, "rain100"))
+    write_image(tmp_path / "wide" / "1.png", picture(8, 9))
+    with pytest.raises(UserError, match="9 pixels wide"):
+        FolderPairs(find_pairs(tmp_path / "wide", "side-by-side"))
+
+
+# --- patches ------------------------------------------------------------------------------------
+
+
+def ramp_pair(height: int = 20, width: int = 24, name: str = "ramp") -> Pair:
+    """Every pixel says where it is; the clean image is the rainy one plus 100 in blue."""
+    rainy = np.zeros((height, width, 3), dtype=np.uint8)
+    rainy[..., 0] = np.arange(height)[:, None]
+    rainy[..., 1] = np.arange(width)
+    clean = rainy.copy()
+    clean[..., 2] = 100
+    return Pair(name, rainy, clean)
+
+
+def test_patches_are_a_function_of_seed_and_index() -> None:
+    pairs = [ramp_pair(), ramp_pair(30, 16)]
+    one, two, other = Patches(pairs, 8, 0), Patches(pairs, 8, 0), Patches(pairs, 8, 1)
+    backwards = {i: two[i] for i in reversed(range(20))}
+    assert all(torch.equal(one[i].rainy, backwards[i].rainy) for i in range(20))
+    assert any(not torch.equal(one[i].rainy, other[i].rainy) for i in range(20))
+    assert any(not torch.equal(one[i].rainy, one[i + 2].rainy) for i in range(20))
+
+
+def test_patches_are_the_same_for_any_number_of_workers() -> None:
+    patches = Patches([ramp_pair()], 8, 0, augment=True)
+    streams = [
+        list(islice(DataLoader(patches, 2, sampler=range(4, 16), num_workers=n), 6)) for n in (0, 2)
+    ]
+    for alone, together in zip(*streams, strict=True):
+        assert torch.equal(alone.rainy, together.rainy)
+        assert torch.equal(alone.clean, together.clean)
+
+
+def test_a_round_visits_every_pair_once() -> None:
+    pairs = [Pair(str(i), *[np.full((8, 8, 3), i, dtype=np.uint8)] * 2) for i in range(5)]
+    patches = Patches(pairs, 8, 0)
+    orders = [
+        [round(patches[r * 5 + i].rainy.max().item() * 255) for i in range(5)] for r in (0, 1)
+    ]
+    assert sorted(orders[0]) == sorted(orders[1]) == [0, 1, 2, 3, 4]
+    assert orders[0] != orders[1]
+
+
+def test_crops_reach_every_border() -> None:
+    patches = Patches([ramp_pair(10, 9)], 8, 0)
+    corners = {tuple((patches[i].rainy[:2, 0, 0] * 255).round().int().tolist()) for i in range(100)}
+    assert corners == {(y, x) for y in range(3) for x in range(2)}
+    assert Patches([ramp_pair(8, 8)], 8, 0)[3].rainy.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+def test_rainy_and_clean_stay_aligned(augment: bool) -> None:
+    patches = Patches([ramp_pair()], 8, 0, augment)
+    for index in range(30):
+        patch = patches[index]
+        assert torch.equal(patch.rainy[:2], patch.clean[:2])
+        assert patch.clean[2].unique().tolist() == pytest.approx([100 / 255])
+
+
+def test_augmentation_draws_all_eight() -> None:
+    pair = ramp_pair(8, 8)
+    patches = Patches([pair], 8, 0, augment=True)
+    seen = {patches[i].rainy.numpy().tobytes() for i in range(100)}
+    whole = to_tensor(pair.rainy)
+    turned = {
+        torch.rot90(flipped, turns, (1, 2)).contiguous().numpy().tobytes()
+        for flipped in (whole, whole.flip(2))
+        for turns in range(4)
+    }
+    assert seen == turned
+
+
+def test_patch_larger_than_an_image() -> None:
+    with pytest.raises(UserError, match=r"patches of 21x21 do not fit ramp \(24x20 pixels\)"):
+        Patches([ramp_pair(40, 40), ramp_pair()], 21, 0)
+
+
+# --- modelled rain ------------------------------------------------------------------------------
+
+
+def test_synthetic_pairs_are_a_function_of_seed_and_index() -> None:
+    first = SyntheticPairs("train", 3, 64)
+    again = SyntheticPairs("train", 5, 64)
+    assert all(np.array_equal(a.rainy, b.rainy) for a, b in zip(first, again, strict=False))
+    other = SyntheticPairs("train", 3, 64, seed=1)
+    assert not np.array_equal(first[0].rainy, other[0].rainy)
+
+
+def test_train_and_test_scenes_are_disjoint() -> None:
+    assert not set(SCENES["train"]) & set(SCENES["test"])
+
+
+def test_rain_brightens_and_heavy_is_worse() -> None:
+    psnr = {}
+    for heaviness in get_args(Heaviness)[:2]:
+        pairs = SyntheticPairs("test", 4, 96, heaviness)
+        for pair in pairs:
+            assert pair.rainy.mean() > pair.clean.mean()
+            assert pair.rainy.shape == pair.clean.shape == (96, 96, 3)
+        scores = [score(to_tensor(p.rainy), to_tensor(p.clean), "y").psnr.item() for p in pairs]
+        psnr[heaviness] = np.mean(scores)
+    assert 22 < psnr["light"] < 34
+    assert psnr["heavy"] < psnr["light"] - 4
+
+
+def test_mixed_rain_alternates() -> None:
+    kinds = [pair.name.rsplit("-", 1)[1] for pair in SyntheticPairs("train", 4, 32, "mixed")]
+    assert kinds == ["light", "heavy", "light", "heavy"]

@@ -1,0 +1,83 @@
+"""Deraining images of any size, whole and in tiles."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from models import JDNet
+from utils import inference
+from utils.inference import derain
+
+
+class Shift(nn.Module):
+    """A network whose output says where in the whole image a pixel lies."""
+
+    def forward(self, rainy: Tensor, window: tuple[int, int, int, int]) -> Tensor:
+        top, left, height, width = window
+        h, w = rainy.shape[2:]
+        rows = torch.arange(top, top + h).view(1, 1, h, 1) / height
+        columns = torch.arange(left, left + w).view(1, 1, 1, w) / width
+        return rainy + rows + columns
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 300))
+def test_tiles_cover_the_image_and_know_their_place(h: int, w: int, tile: int) -> None:
+    image = torch.rand(3, h, w)
+    expected = Shift()(image.unsqueeze(0), (0, 0, h, w)).squeeze(0)
+    torch.testing.assert_close(derain(Shift(), image, tile), expected)
+
+
+def test_tiled_jdnet_is_near_the_whole() -> None:
+    torch.manual_seed(0)
+    network = JDNet(units=1, channels=16).eval()
+    image = torch.rand(3, 150, 230)
+    whole, tiled = derain(network, image), derain(network, image, tile=144)
+    torch.testing.assert_close(tiled, whole, rtol=0, atol=5e-3)
+
+
+def test_large_images_are_tiled_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "WHOLE", 100)
+    sizes = []
+
+    class Spy(Shift):
+        def forward(self, rainy: Tensor, window: Any) -> Tensor:
+            sizes.append(rainy.shape[2:])
+            return super().forward(rainy, window)
+
+    derain(Spy(), torch.rand(3, 20, 1200))
+    assert {tuple(s) for s in sizes} == {(20, 512)}
+
+
+def test_tiles_shrink_until_they_fit() -> None:
+    class Hungry(Shift):
+        def forward(self, rainy: Tensor, window: Any) -> Tensor:
+            if rainy.shape[2] * rainy.shape[3] > 150 * 150:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(rainy, window)
+
+    image = torch.rand(3, 300, 300)
+    expected = Shift()(image.unsqueeze(0), (0, 0, 300, 300)).squeeze(0)
+    torch.testing.assert_close(derain(Hungry(), image), expected)
+
+
+def test_other_errors_are_not_taken_for_memory() -> None:
+    class Broken(nn.Module):
+        def forward(self, rainy: Tensor, window: Any) -> Tensor:
+            raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        derain(Broken(), torch.rand(3, 8, 8))
+
+
+def test_bfloat16_is_near_float32() -> None:
+    torch.manual_seed(0)
+    network = JDNet(units=1, channels=16).eval()
+    image = torch.rand(3, 40, 50)
+    fast = derain(network, image, precision=torch.bfloat16)
+    assert fast.dtype == torch.float32
+    torch.testing.assert_close(fast, derain(network, image), rtol=0, atol=0.02)

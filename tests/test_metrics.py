@@ -1,0 +1,138 @@
+"""Every convention against a source of its own."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import skimage.data
+import skimage.metrics
+import torch
+from conftest import FIXTURES
+from torch import Tensor
+
+from utils.metrics import CONVENTIONS, Convention, score, ssim_map
+
+GOLDEN = list(csv.DictReader((FIXTURES / "metrics.csv").read_text().splitlines()))
+RELEASED = json.loads((FIXTURES / "metrics-released.json").read_text())
+
+
+def golden_pair(case: str) -> tuple[Tensor, Tensor]:
+    """The image of a golden case and its noisy copy: uint8 [3, H, W]."""
+    name, strength = case.split("-")
+    image = getattr(skimage.data, name)().astype(int)
+    y, x, c = np.indices(image.shape)
+    period = 2 * int(strength) + 1
+    noisy = np.clip(image + (7 * y + 13 * x + 5 * c) % period - int(strength), 0, 255)
+    first, second = (torch.from_numpy(a.astype(np.uint8)).permute(2, 0, 1) for a in (noisy, image))
+    return first, second
+
+
+def released_pair() -> tuple[Tensor, Tensor]:
+    clean = np.random.RandomState(1).rand(1, 3, 64, 72)
+    noise = 0.1 * np.random.RandomState(2).standard_normal(clean.shape)
+    return torch.from_numpy(clean + noise), torch.from_numpy(clean)
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=[row["case"] for row in GOLDEN])
+@pytest.mark.parametrize("convention", ["y", "y-float"])
+def test_golden_matlab_values(row: dict[str, str], convention: Convention) -> None:
+    column = convention.replace("-", "")
+    result = score(*golden_pair(row["case"]), convention)
+    # Octave's own rounding noise decides the exact halves of `y`: up to 1.2e-5 dB.
+    assert result.psnr.item() == pytest.approx(float(row[f"{column}_psnr"]), abs=1.5e-5)
+    assert result.ssim.item() == pytest.approx(float(row[f"{column}_ssim"]), abs=6e-7)
+
+
+def test_released_jdnet_script() -> None:
+    result = score(*released_pair(), "rgb-jdnet")
+    assert result.psnr.item() == pytest.approx(RELEASED["JDNet_PSNR_clipped"], abs=1e-10)
+    ssim = RELEASED["official_SSIM_torch_unclipped_float64"]
+    assert result.ssim.item() == pytest.approx(ssim, abs=2e-8)  # its window is float32
+
+
+def test_released_danet_script() -> None:
+    """DANet's evaluation is the convention `y`."""
+    result = score(*released_pair(), "y")
+    psnr = RELEASED["DANet_eval_PSNR_Y(uint8 path, round uint8)"]
+    ssim = RELEASED["DANet_eval_SSIM_Y(valid, uint8 path)"]
+    assert result.psnr.item() == pytest.approx(psnr, abs=1e-10)
+    assert result.ssim.item() == pytest.approx(ssim, abs=1e-10)
+
+
+def test_rgb_is_scikit_image() -> None:
+    noisy, clean = golden_pair("chelsea-20")
+    a, b = (x.permute(1, 2, 0).numpy() for x in (noisy, clean))
+    result = score(noisy, clean, "rgb")
+    psnr = skimage.metrics.peak_signal_noise_ratio(b, a)
+    ssim = skimage.metrics.structural_similarity(
+        a, b, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+    )
+    assert result.psnr.item() == pytest.approx(psnr, abs=1e-10)
+    assert result.ssim.item() == pytest.approx(ssim, abs=1e-12)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_batch_scores_are_those_of_its_images(convention: Convention) -> None:
+    torch.manual_seed(0)
+    a, b = torch.rand(3, 3, 20, 24), torch.rand(3, 3, 20, 24)
+    together = score(a, b, convention)
+    alone = [score(x, y, convention) for x, y in zip(a, b, strict=True)]
+    assert together.psnr.tolist() == pytest.approx([s.psnr.item() for s in alone], abs=1e-12)
+    assert together.ssim.tolist() == pytest.approx([s.ssim.item() for s in alone], abs=1e-12)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_integers_and_floats_score_alike(convention: Convention) -> None:
+    a, b = (x[:, :40, :50] for x in golden_pair("coffee-20"))
+    as_floats = score(a / 255, b / 255, convention)
+    assert score(a, b, convention).psnr.item() == pytest.approx(as_floats.psnr.item(), abs=1e-5)
+
+
+def test_equal_images_are_infinitely_good() -> None:
+    image = torch.rand(3, 16, 16)
+    for convention in CONVENTIONS:
+        result = score(image, image, convention)
+        assert math.isinf(result.psnr.item())
+        assert result.ssim.item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("convention", ["y", "y-float", "rgb"])
+def test_out_of_range_is_clamped_then_rounded(convention: Convention) -> None:
+    clean = torch.full((3, 16, 16), 1.0)
+    assert math.isinf(score(clean + 0.3, clean, convention).psnr.item())
+    assert math.isinf(score(clean - 0.4 / 255, clean, convention).psnr.item())
+
+
+def test_rgb_jdnet_clips_the_psnr_and_not_the_ssim() -> None:
+    derained, clean = released_pair()
+    clipped = score(derained.clamp(0, 1), clean, "rgb-jdnet")
+    unclipped = score(derained, clean, "rgb-jdnet")
+    assert clipped.psnr.item() == unclipped.psnr.item()
+    expected = RELEASED["official_SSIM_torch_if_pred_were_clipped_float64"]
+    assert clipped.ssim.item() == pytest.approx(expected, abs=2e-8)
+    assert clipped.ssim.item() > unclipped.ssim.item() + 1e-3
+
+
+def test_images_below_the_window() -> None:
+    a, b = torch.rand(3, 8, 40), torch.rand(3, 8, 40)
+    assert score(a, b, "rgb-jdnet").ssim.item() <= 1
+    for convention in CONVENTIONS[:3]:
+        with pytest.raises(ValueError, match=r"at least 11x11 pixels, got 8x40"):
+            score(a, b, convention)
+
+
+def test_mistakes() -> None:
+    a = torch.rand(3, 16, 16)
+    with pytest.raises(ValueError, match=r"one shape, got \(3, 16, 16\) and \(3, 16, 17\)"):
+        score(a, torch.rand(3, 16, 17), "y")
+    with pytest.raises(ValueError, match="no convention 'psnr'"):
+        score(a, a, "psnr")  # type: ignore[arg-type]
+
+
+def test_ssim_gradient() -> None:
+    torch.manual_seed(0)
+    a = torch.rand(1, 2, 12, 13, dtype=torch.float64, requires_grad=True)
+    b = torch.rand(1, 2, 12, 13, dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda x: ssim_map(x, b, 1, "zero").mean(), a)

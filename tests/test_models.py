@@ -1,0 +1,316 @@
+"""JDNet against the released code's outputs, and its parts against longhand formulas."""
+
+import json
+import zlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import FIXTURES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from models import JDNet
+from models.ops import pairwise_attention, pairwise_attention_reference
+from models.scale_aggregation import ScaleAggregation
+from models.self_attention import pixel_coordinates
+from models.self_calibration import SelfCalibratedConv
+from tools.convert_checkpoint import released_key
+
+FIXTURE = json.loads((FIXTURES / "jdnet.json").read_text())
+ABLATIONS: dict[str, dict[str, bool]] = {
+    "jdnet": {},
+    "jdnet_r1": {"self_attention": False, "self_calibration": False},
+    "jdnet_r2": {"self_attention": False},
+}
+
+
+def filled(name: str, dtype: torch.dtype = torch.float64) -> JDNet:
+    """The network with every tensor drawn from its released key, as the fixture's were."""
+    network = JDNet(**ABLATIONS[name]).double()
+    for key, tensor in network.state_dict().items():
+        released = released_key(key)
+        random = np.random.RandomState(zlib.crc32(released.encode()) & 0xFFFFFFFF)
+        leaf, shape = released.rsplit(".", 1)[1], tuple(tensor.shape)
+        if leaf == "num_batches_tracked":
+            continue
+        if leaf == "running_var":
+            values = 0.5 + random.rand(*shape)
+        elif leaf in ("running_mean", "bias"):
+            values = 0.1 * random.standard_normal(shape)
+        elif len(shape) == 1:
+            values = 0.5 + random.rand(*shape)
+        else:
+            values = random.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
+        tensor.copy_(torch.from_numpy(np.asarray(values)))
+    return network.to(dtype).eval()
+
+
+def fixture_input(shape: str, seed: int, dtype: torch.dtype) -> Tensor:
+    sides = [int(side) for side in shape.split("x")]
+    return torch.from_numpy(np.random.RandomState(seed).rand(*sides)).to(dtype)
+
+
+def assert_matches(output: Tensor, expected: dict[str, Any], tolerance: float) -> None:
+    assert list(output.shape) == expected["shape"]
+    probes = output.flatten()[expected["probe_index"]].tolist()
+    assert probes == pytest.approx(expected["probe"], rel=tolerance, abs=tolerance)
+    for key, value in (
+        ("sum", output.double().sum()),
+        ("abs_sum", output.double().abs().sum()),
+        ("min", output.min()),
+        ("max", output.max()),
+    ):
+        assert value.item() == pytest.approx(expected[key], rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"]
+)
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_outputs_and_gradients_of_the_released_code(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    network, expected = filled(name, dtype), FIXTURE[name]
+    assert sum(p.numel() for p in network.parameters()) == expected["params"]
+    assert len(network.state_dict()) == expected["state_tensors"]
+    with torch.no_grad():
+        odd = network(fixture_input("1x3x37x53", 1, dtype))
+    assert_matches(odd, expected["eval"]["1x3x37x53"]["clean"], tolerance)
+
+    output = network(fixture_input("1x3x64x64", 1, dtype))
+    assert_matches(output, expected["eval"]["1x3x64x64"]["clean"], tolerance)
+    loss = output.square().mean()
+    loss.backward()
+    gradients = {
+        released_key(key): p.grad.double().norm().item()
+        for key, p in network.named_parameters()
+        if p.grad is not None
+    }
+    assert loss.item() == pytest.approx(expected["grad"]["loss"], rel=tolerance)
+    total = sum(norm**2 for norm in gradients.values()) ** 0.5
+    assert total == pytest.approx(expected["grad"]["total_norm"], rel=tolerance)
+    for norm, key in expected["grad"]["largest"]:
+        assert gradients[key] == pytest.approx(norm, rel=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)], ids=["f64", "f32"]
+)
+def test_training_mode_of_the_released_code(dtype: torch.dtype, tolerance: float) -> None:
+    """Batch statistics divide by small deviations: float32 keeps three digits here."""
+    network = filled("jdnet", dtype).train()
+    with torch.no_grad():
+        output = network(fixture_input("2x3x64x64", 2, dtype))
+    assert_matches(output, FIXTURE["jdnet"]["train_mode_2x3x64x64_seed2"]["clean"], tolerance)
+
+
+def test_parameters_of_the_paper() -> None:
+    assert sum(p.numel() for p in JDNet().parameters()) == 4_681_859
+
+
+def test_state_dict_keys_are_frozen() -> None:
+    """Renaming one of these breaks every checkpoint out there."""
+    conv = ("weight", "bias")
+    norm = (*conv, "running_mean", "running_var", "num_batches_tracked")
+    attention = {
+        "norm_in": norm,
+        "phi": conv,
+        "psi": conv,
+        "beta": conv,
+        "position": conv,
+        "gamma1": ("weight",),
+        "gamma2": conv,
+        "norm_out": norm,
+        "expand": conv,
+    }
+    expected = {
+        f"units.0.attention.{m}.{leaf}" for m, leaves in attention.items() for leaf in leaves
+    }
+    modules = ["enter", "leave", "dense.0", "units.0.aggregation.fuse"]
+    modules += [f"units.0.aggregation.down.{j}" for j in range(4)]
+    modules += [f"units.0.aggregation.blocks.{j}.{k}" for j in range(4) for k in (0, 2)]
+    modules += [f"units.0.calibration.{m}" for m in ("split1", "split2", "k1", "k2", "k3", "k4")]
+    modules += ["units.0.calibration.merge"]
+    expected |= {f"{module}.{leaf}" for module in modules for leaf in conv}
+    assert set(JDNet(units=1).state_dict()) == expected
+
+
+def test_every_parameter_learns_but_the_ones_that_cannot() -> None:
+    """Additive constants vanish in the differences, the softmax and the batch normalisation."""
+    torch.manual_seed(0)
+    network = JDNet(units=2).double()
+    network(torch.rand(2, 3, 16, 16, dtype=torch.float64)).square().mean().backward()
+    still = {
+        key.split("attention.")[-1]
+        for key, p in network.named_parameters()
+        if p.grad is None or p.grad.abs().max() < 1e-12
+    }
+    assert still == {"gamma2.bias", "position.bias", "beta.bias"}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_any_size(h: int, w: int) -> None:
+    torch.manual_seed(0)
+    network = JDNet(units=1, channels=16).eval()
+    image = torch.rand(1, 3, h, w)
+    with torch.inference_mode():
+        derained = network(image)
+    assert derained.shape == image.shape
+    assert derained.isfinite().all()
+
+
+def test_overfits_one_patch() -> None:
+    torch.manual_seed(0)
+    network = JDNet(units=1, channels=16)
+    clean = torch.rand(2, 3, 16, 16)
+    rainy = (clean + 0.4 * (torch.rand(2, 1, 16, 16) > 0.8)).clamp(0, 1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+    for _ in range(150):
+        optimizer.zero_grad()
+        loss = F.mse_loss(network(rainy), clean)
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1 * F.mse_loss(rainy, clean).item()
+
+
+# --- the parts ---------------------------------------------------------------------------------
+
+
+class Inputs(NamedTuple):
+    """Arguments of the operator, but for the footprint."""
+
+    phi: Tensor
+    psi: Tensor
+    beta: Tensor
+    position: Tensor
+    gamma: Tensor
+
+
+def operator_inputs(n: int = 2, h: int = 6, w: int = 9) -> Inputs:
+    torch.manual_seed(1)
+    shapes = [(n, 2, h, w), (n, 2, h, w), (n, 8, h, w), (1, 2, h, w), (4,)]
+    return Inputs(*(torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes))
+
+
+def naive_attention(
+    phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor, gamma: Tensor, footprint: int
+) -> Tensor:
+    """Pixel by pixel, as the equations read."""
+    n, values, h, w = beta.shape
+    radius = footprint // 2
+    out = torch.empty_like(beta)
+
+    def reflect(v: int, length: int) -> int:
+        v = abs(v)
+        return 2 * (length - 1) - v if v >= length else v
+
+    for b in range(n):
+        for i in range(h):
+            for j in range(w):
+                neighbours = [
+                    (reflect(i + dy, h), reflect(j + dx, w))
+                    for dy in range(-radius, radius + 1)
+                    for dx in range(-radius, radius + 1)
+                ]
+                logits = []
+                for y, x in neighbours:
+                    content = phi[b, :, i, j] - psi[b, :, y, x]
+                    place = position[0, :, i, j] - position[0, :, y, x]
+                    logits.append(gamma @ F.leaky_relu(torch.cat([content, place]), 0.2))
+                alpha = torch.stack(logits).softmax(0)
+                gathered = torch.stack([beta[b, :, y, x] for y, x in neighbours])
+                out[b, :, i, j] = alpha @ gathered.view(-1, values)
+    return out
+
+
+OPERATORS: list[Callable[..., Tensor]] = [pairwise_attention, pairwise_attention_reference]
+
+
+@pytest.mark.parametrize("operator", OPERATORS)
+@pytest.mark.parametrize("footprint", [3, 7])
+def test_attention_is_the_equation(operator: Callable[..., Tensor], footprint: int) -> None:
+    inputs = Inputs(*(x.detach() for x in operator_inputs(h=5, w=4)))
+    torch.testing.assert_close(
+        operator(*inputs, footprint), naive_attention(*inputs, footprint), rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("size", [(6, 9), (9, 6), (4, 4)])
+def test_attention_gradients_are_those_of_the_reference(size: tuple[int, int]) -> None:
+    """Also off the square, where the released kernels were wrong."""
+    results = []
+    for operator in OPERATORS:
+        inputs = operator_inputs(h=size[0], w=size[1])
+        out = operator(*inputs, 7)
+        out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+        results.append([x.grad for x in inputs])
+    for ours, reference in zip(*results, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=1e-10, atol=1e-10)
+
+
+def test_attention_gradcheck() -> None:
+    inputs = operator_inputs(n=1, h=4, w=5)
+    assert torch.autograd.gradcheck(partial(pairwise_attention, footprint=3), tuple(inputs))
+
+
+def test_attention_survives_large_logits() -> None:
+    inputs = Inputs(*(1e4 * x.detach().float() for x in operator_inputs()))
+    assert pairwise_attention(*inputs, 7).isfinite().all()
+
+
+def test_attention_stays_float32_under_autocast() -> None:
+    inputs = Inputs(*(x.detach().bfloat16() for x in operator_inputs()))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = pairwise_attention(*inputs, 7)
+    assert out.dtype == torch.float32
+    reference = pairwise_attention_reference(*Inputs(*(x.double() for x in inputs)), 7)
+    torch.testing.assert_close(out.double(), reference, rtol=1e-4, atol=1e-4)
+
+
+def test_scale_aggregation_is_the_concatenation_of_the_paper() -> None:
+    torch.manual_seed(0)
+    module = ScaleAggregation(16, 3).double()
+    x = torch.rand(2, 16, 13, 10, dtype=torch.float64)
+    pyramid, scale = [x], x
+    for down, block in zip(module.down, module.blocks, strict=True):
+        scale = F.leaky_relu(down(scale), 0.2)
+        scale = block(scale) + scale
+        pyramid.append(F.interpolate(scale, x.shape[2:], mode="nearest"))
+    expected = F.leaky_relu(module.fuse(torch.cat(pyramid, dim=1)), 0.2)
+    torch.testing.assert_close(module(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_self_calibration_longhand() -> None:
+    torch.manual_seed(0)
+    m = SelfCalibratedConv(16, 4).double()
+    x = torch.rand(1, 16, 9, 8, dtype=torch.float64)
+
+    def conv(layer: nn.Conv2d, t: Tensor) -> Tensor:
+        return F.conv2d(t, layer.weight, layer.bias, padding=layer.padding[0])
+
+    x1, x2 = (F.leaky_relu(conv(layer, x), 0.2) for layer in (m.split1, m.split2))
+    pooled = x1[:, :, :8, :8].reshape(1, 8, 2, 4, 2, 4).mean(dim=(3, 5))
+    small = conv(m.k2, pooled)
+    rows = torch.arange(9) * 2 // 9
+    up = small[:, :, rows][:, :, :, torch.arange(8) // 4]
+    y1 = F.leaky_relu(conv(m.k4, conv(m.k3, x1) * torch.sigmoid(x1 + up)), 0.2)
+    y2 = F.leaky_relu(conv(m.k1, x2), 0.2)
+    expected = F.leaky_relu(conv(m.merge, torch.cat([y2, y1], 1)) + x, 0.2)
+    torch.testing.assert_close(m(x), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_coordinates_of_a_window_are_those_of_the_whole() -> None:
+    like = torch.zeros(1)
+    whole = pixel_coordinates(5, 7, 0, 0, 5, 7, like)
+    assert whole.shape == (1, 2, 5, 7)
+    assert whole[0, 0, 0].tolist() == pytest.approx(np.linspace(-1, 1, 7).tolist(), abs=1e-6)
+    assert whole[0, 1, :, 0].tolist() == pytest.approx([-1, -0.5, 0, 0.5, 1])
+    window = pixel_coordinates(2, 3, 1, 2, 5, 7, like)
+    assert torch.equal(window, whole[:, :, 1:3, 2:5])

@@ -1,0 +1,270 @@
+"""The three scripts and the tools as a user runs them."""
+
+import csv
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import eval as evaluation
+import show
+from config.schema import Config, Folders, Synthetic
+from data import Pair
+from eval import Scores, evaluate, table
+from models import JDNet
+from tools import convert_checkpoint
+from train import train
+from utils import checkpoint
+from utils.errors import UserError
+from utils.image import Pixels, read_image, write_image
+from utils.metrics import CONVENTIONS
+
+ROOT = Path(__file__).resolve().parents[1]
+Picture = Callable[..., Pixels]
+
+TINY = ["--train-pairs", "4", "--test-pairs", "2", "--image-size", "32"]
+TINY_NETWORK = ["--units", "1", "--channels", "16", "--scales", "2"]
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """Untrained weights of a small network, as train.py would write them."""
+    torch.manual_seed(0)
+    arguments: dict[str, Any] = {"units": 1, "channels": 16}
+    state = JDNet(**arguments).state_dict()
+    path = tmp_path / "weights.pt"
+    checkpoint.save(path, {"network": "jdnet", "arguments": arguments, "state_dict": state})
+    return path
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+def test_train_then_eval_then_show(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    short = ["--steps", "4", "--batch-size", "2", "--patch-size", "16", "--device", "cpu"]
+    trained = run("train.py", *TINY, *TINY_NETWORK, *short, "--run", str(folder))
+    assert trained.returncode == 0, trained.stderr
+    weights = ["--weights", str(folder / "best.pt")]
+    scored = run("eval.py", *TINY[2:], *weights, "--output", str(tmp_path / "scores"))
+    assert scored.returncode == 0, scored.stderr
+    first, second = (
+        out.split("synthetic, light rain, 2 pairs")[1] for out in (trained.stdout, scored.stdout)
+    )
+    assert first.split("written")[0] == second.split("written")[0]  # logged is published
+
+    shown = run("show.py", str(folder / "strips"), *weights, "--output", str(tmp_path / "out"))
+    assert shown.returncode == 0, shown.stderr
+    names = {file.name for file in (folder / "strips").iterdir()}
+    assert {file.name for file in (tmp_path / "out").iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train.py", "rain100x"], "no preset 'rain100x'"),
+        (["train.py", "--lrr", "1"], "did you mean --lr?"),
+        (["train.py", "real"], "without ground truth"),
+        (["eval.py", "--weights", "nowhere.pt"], "no checkpoint nowhere.pt"),
+        (["show.py", "nowhere.png"], "no file or folder nowhere.png"),
+        (["tools/convert_checkpoint.py", "nowhere.pt", "x.pt"], "no checkpoint nowhere.pt"),
+    ],
+)
+def test_mistakes_are_one_line_and_a_status(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert message in result.stderr
+
+
+# --- eval ---------------------------------------------------------------------------------------
+
+
+def test_evaluate_scores_rainy_and_derained(tmp_path: Path, picture: Picture) -> None:
+    class Half(JDNet):
+        def forward(self, rainy: torch.Tensor, window: object = None) -> torch.Tensor:
+            return rainy / 2
+
+    clean = (picture() // 2).astype(np.uint8)
+    pairs = [Pair("a", clean * 2, clean), Pair("b", clean, clean)]
+    network = Half(units=1, channels=16).train()
+    scores = evaluate(network, pairs, CONVENTIONS, torch.device("cpu"), strips=tmp_path)
+    assert network.training
+    assert scores.pairs == 2
+    by_name = {(row.name, row.convention): row for row in scores.rows}
+    assert by_name["a", "y"].psnr == float("inf")
+    assert by_name["b", "y"].rainy_psnr == float("inf")
+    assert by_name["a", "rgb"].rainy_psnr < 20
+    strip = read_image(tmp_path / "a.png")
+    assert np.array_equal(strip[:, -clean.shape[1] :], clean)
+
+    evaluation.write_scores(tmp_path, scores, {"weights": "w"})
+    rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
+    assert len(rows) == 2 * len(CONVENTIONS)
+    assert float(rows[0]["rainy_psnr"]) == by_name["a", "y"].rainy_psnr
+    assert json.loads((tmp_path / "scores.json").read_text())["mean"]["y"]["psnr"] == "inf"
+
+
+def test_eval_says_which_pair_is_too_small(picture: Picture) -> None:
+    pairs = [Pair("tiny", picture(8, 8), picture(8, 8))]
+    with pytest.raises(UserError, match=r"cannot score tiny in y: SSIM needs at least 11x11"):
+        evaluate(JDNet(units=1, channels=16), pairs, ["y"], torch.device("cpu"))
+
+
+def test_table_shows_published_rows_on_their_own_data_only() -> None:
+    rows = tuple(
+        evaluation.PairScore(str(i), convention, 26.9, 0.838, 33.5, 0.95)
+        for i in range(100)
+        for convention in CONVENTIONS
+    )
+    old = Folders(None, Path("x"))
+    text = table(Scores(rows), "rain100l", old, "ours")
+    assert "rain100l, old release, 100 pairs" in text
+    assert "37.48" in text  # PReNet
+    assert "38.65" not in text  # JDNet's paper has the new release
+    (prenet,) = (line for line in text.splitlines() if line.startswith("PReNet"))
+    header = next(line for line in text.splitlines() if "y-float" in line)
+    assert prenet.index("37.48") < header.index("y-float") + len("y-float") <= len(prenet)
+    assert "published" not in table(Scores(rows[:40]), "rain100l", old, "ours")
+    new = table(Scores(rows * 2), "rain100l", replace(old, release="new"), "ours")
+    assert "38.65" not in new  # 100 pairs are not its 200
+    assert "published" not in table(Scores(rows), "synthetic", Synthetic(), "ours")
+
+
+def test_eval_refuses_unknown_networks(tmp_path: Path, weights: Path) -> None:
+    payload = checkpoint.load(weights)
+    checkpoint.save(tmp_path / "other.pt", {**payload, "network": "othernet"})
+    with pytest.raises(UserError, match="holds a 'othernet' network: this version has jdnet"):
+        evaluation.main(["--weights", str(tmp_path / "other.pt")])
+    checkpoint.save(tmp_path / "odd.pt", {**payload, "arguments": {"wings": 2}})
+    with pytest.raises(UserError, match=r"cannot build: .*wings"):
+        evaluation.main(["--weights", str(tmp_path / "odd.pt")])
+
+
+def test_eval_of_photographs() -> None:
+    with pytest.raises(UserError, match="without ground truth"):
+        evaluation.main(["real"])
+
+
+def test_bare_weights_take_the_network_of_the_flags(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(checkpoint.load_weights(weights).state, tmp_path / "bare.pt")
+    common = [*TINY[2:], "--weights", str(tmp_path / "bare.pt"), "--output", str(tmp_path / "s")]
+    with pytest.raises(UserError, match="does not fit this JDNet"):
+        evaluation.main(common)
+    evaluation.main([*common, "--units", "1", "--channels", "16"])
+    assert "rainy input" in capsys.readouterr().out
+
+
+# --- show ---------------------------------------------------------------------------------------
+
+
+def test_show_keeps_size_name_depth_alpha_and_orientation(
+    tmp_path: Path, weights: Path, picture: Picture
+) -> None:
+    folder = tmp_path / "in"
+    write_image(folder / "plain.jpg", picture(20, 30))
+    alpha = np.dstack([picture(), picture()[..., :1]])
+    write_image(folder / "alpha.png", alpha)
+    write_image(folder / "deep.png", picture().astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(20, 30)).save(folder / "turned.jpg", exif=exif)
+    output = tmp_path / "out"
+    show.main([str(folder), "--weights", str(weights), "--output", str(output), "--strips"])
+    assert read_image(output / "plain.png").shape == (20, 30, 3)
+    assert np.array_equal(read_image(output / "alpha.png")[..., 3], alpha[..., 3])
+    assert read_image(output / "deep.png").dtype == np.uint16
+    assert read_image(output / "turned.png").shape == (30, 20, 3)
+    strip = read_image(output / "strips" / "plain.png")
+    assert np.array_equal(strip[:, :30], read_image(folder / "plain.jpg"))
+    assert np.array_equal(strip[:, -30:], read_image(output / "plain.png"))
+
+
+def test_show_leaves_out_what_it_cannot_read(
+    tmp_path: Path, weights: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "in" / "a.png", picture())
+    (tmp_path / "in" / "b.png").write_text("no image")
+    with pytest.raises(UserError, match=r"left out 1 images; the first: cannot read .*b.png"):
+        show.main(
+            [str(tmp_path / "in"), "--weights", str(weights), "--output", str(tmp_path / "o")]
+        )
+    assert "derained 1 images" in capsys.readouterr().out
+    assert [file.name for file in (tmp_path / "o").iterdir()] == ["a.png"]
+
+
+def test_show_never_overwrites(tmp_path: Path, weights: Path, picture: Picture) -> None:
+    for name in ("in/a.png", "in/b.png", "in/b.jpg", "other/a.png"):
+        write_image(tmp_path / name, picture())
+    flags = ["--weights", str(weights), "--output"]
+    with pytest.raises(UserError, match="holds the inputs themselves"):
+        show.main([str(tmp_path / "in"), *flags, str(tmp_path / "in")])
+    with pytest.raises(UserError, match="two inputs have the same name"):
+        show.main([str(tmp_path / "in"), str(tmp_path / "other"), *flags, str(tmp_path / "out")])
+    show.main([str(tmp_path / "in"), *flags, str(tmp_path / "out")])
+    names = {file.name for file in (tmp_path / "out").iterdir()}
+    assert names == {"a.png", "b.png.png", "b.jpg.png"}
+
+
+# --- tools --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("switch", [{}, {"self_attention": False, "self_calibration": False}])
+def test_convert_there_and_back(
+    tmp_path: Path, switch: dict[str, bool], capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    ours = JDNet(units=2, **switch).eval()
+    torch.save(ours.state_dict(), tmp_path / "ours.pt")
+    convert_checkpoint.main(["--back", str(tmp_path / "ours.pt"), str(tmp_path / "latest_net")])
+    released = checkpoint.load(tmp_path / "latest_net")["net"]
+    assert all(key.startswith("module.") for key in released)
+    first = released["module.enterBlock.0.weight"]
+    assert torch.equal(first, ours.enter.weight.flip(1))  # BGR
+
+    convert_checkpoint.main([str(tmp_path / "latest_net"), str(tmp_path / "again.pt")])
+    again = evaluation.open_network(
+        tmp_path / "again.pt", Config(name="", data=Synthetic()).network, torch.device("cpu")
+    )
+    image = torch.rand(1, 3, 20, 20)
+    with torch.inference_mode():
+        assert torch.equal(again(image), ours(image))
+    assert "written" in capsys.readouterr().out
+
+
+def test_convert_is_strict(tmp_path: Path) -> None:
+    torch.save(JDNet(units=1).state_dict(), tmp_path / "ours.pt")
+    with pytest.raises(UserError, match=r"is no released JDNet: expected enterBlock"):
+        convert_checkpoint.main([str(tmp_path / "ours.pt"), str(tmp_path / "x.pt")])
+    convert_checkpoint.main(["--back", str(tmp_path / "ours.pt"), str(tmp_path / "released")])
+    with pytest.raises(UserError, match=r"is no JDNet of this code"):
+        convert_checkpoint.main(["--back", str(tmp_path / "released"), str(tmp_path / "x.pt")])
+    payload = checkpoint.load(tmp_path / "released")
+    payload["net"]["module.extra.weight"] = torch.zeros(1)
+    checkpoint.save(tmp_path / "extra", payload)
+    with pytest.raises(UserError, match=r"has the unknown extra.weight"):
+        convert_checkpoint.main([str(tmp_path / "extra"), str(tmp_path / "x.pt")])
+    del payload["net"]["module.extra.weight"], payload["net"]["module.exitBlock.0.bias"]
+    checkpoint.save(tmp_path / "short", payload)
+    with pytest.raises(UserError, match=r"lacks leave.bias"):
+        convert_checkpoint.main([str(tmp_path / "short"), str(tmp_path / "x.pt")])
+    assert not (tmp_path / "x.pt").exists()
+
+
+def test_train_is_callable_from_python(tiny: Config) -> None:
+    assert train(tiny).pairs == 2

@@ -1,0 +1,269 @@
+"""The training loop: resume, workers, losses, mistakes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import train as training
+from config import CONFIGS
+from config.schema import Config, Folders, Synthetic
+from train import train
+from utils import checkpoint, losses
+from utils.errors import UserError
+from utils.image import Pixels, write_image
+from utils.runlog import RunLog
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def weights_of(config: Config) -> dict[str, Tensor]:
+    assert config.run is not None
+    return checkpoint.load_weights(config.run / "best.pt").state
+
+
+def log_of(config: Config, event: str) -> list[dict[str, Any]]:
+    assert config.run is not None
+    lines = (config.run / "log.jsonl").read_text().splitlines()
+    return [entry for line in lines if (entry := json.loads(line))["event"] == event]
+
+
+def assert_identical(one: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def with_training(config: Config, **changes: Any) -> Config:
+    return replace(config, training=replace(config.training, **changes))
+
+
+def test_a_run_leaves_all_it_promises(tiny: Config, capsys: pytest.CaptureFixture[str]) -> None:
+    scores = train(tiny)
+    assert tiny.run is not None
+    for name in ("config.json", "log.jsonl", "latest.pt", "best.pt", "scores.csv", "scores.json"):
+        assert (tiny.run / name).stat().st_size > 0, name
+    assert len(list((tiny.run / "strips").glob("*.png"))) == 2
+    assert len(list((tiny.run / "tensorboard").iterdir())) == 1
+    assert not list(tiny.run.glob("*.partial"))
+
+    assert [entry["step"] for entry in log_of(tiny, "step")] == [1, 2, 3, 4, 5, 6]
+    assert [entry["step"] for entry in log_of(tiny, "eval")] == [3, 6]
+    (start,) = log_of(tiny, "start")
+    assert start["config"]["training"]["steps"] == 6
+    assert {"commit", "torch", "command"} <= start["provenance"].keys()
+
+    shown = capsys.readouterr().out
+    assert "rainy input" in shown
+    assert f"{scores.mean('y', 'psnr'):.2f}" in shown
+    assert str(tiny.run / "best.pt") in shown
+    assert json.loads((tiny.run / "scores.json").read_text())["mean"]["y"]["psnr"] == pytest.approx(
+        scores.mean("y", "psnr")
+    )
+
+
+def test_resume_is_bit_exact(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(tiny)
+
+    broken = replace(tiny, run=tmp_path / "broken")
+    save = training._save_state
+    monkeypatch.setattr(
+        training, "_save_state", lambda *a: (save(*a), a[4] == 4 and pytest.fail("cut"))
+    )
+    with pytest.raises(pytest.fail.Exception):
+        train(broken)
+    assert not (tmp_path / "broken" / "scores.csv").exists()
+    monkeypatch.undo()
+    train(broken)
+
+    assert_identical(weights_of(tiny), weights_of(broken))
+    assert log_of(tiny, "step") == log_of(broken, "step")
+    assert [entry["step"] for entry in log_of(broken, "start")] == [0, 4]
+
+
+def test_a_finished_run_only_shows_its_table(
+    tiny: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tiny)
+    before, table = weights_of(tiny), capsys.readouterr().out.split("tiny, light rain")[1]
+    train(tiny)
+    assert_identical(before, weights_of(tiny))
+    assert capsys.readouterr().out.split("tiny, light rain")[1] == table
+
+
+TINY_COMMAND = [
+    *("--train-pairs", "6", "--test-pairs", "2", "--image-size", "32", "--units", "1"),
+    *("--channels", "16", "--scales", "2", "--steps", "40", "--batch-size", "2"),
+    *("--patch-size", "16", "--eval-every", "10", "--save-minutes", "0", "--device", "cpu"),
+]
+
+
+def test_kill_anywhere_and_run_again(tmp_path: Path) -> None:
+    """SIGKILL at three arbitrary moments; the end is that of an unbroken run, bit for bit."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+    def start(name: str) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "train.py", *TINY_COMMAND, "--run", str(tmp_path / name)]
+        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+
+    whole = start("whole")
+    kills = 0
+    for wanted in (1, 12, 25):
+        broken = start("broken")
+        while broken.poll() is None and saved_step(tmp_path / "broken") < wanted:
+            time.sleep(0.005)
+        kills += broken.poll() is None
+        broken.send_signal(signal.SIGKILL)
+        broken.wait()
+    assert kills >= 2
+    assert start("broken").wait() == 0
+    assert whole.wait() == 0
+    states = [checkpoint.load_weights(tmp_path / n / "best.pt").state for n in ("whole", "broken")]
+    assert_identical(*states)
+    resume = [checkpoint.load(tmp_path / n / "latest.pt")["step"] for n in ("whole", "broken")]
+    assert resume == [40, 40]
+
+
+def saved_step(run: Path) -> int:
+    try:
+        return int(checkpoint.load(run / "latest.pt")["step"])
+    except UserError:
+        return 0
+
+
+def test_workers_do_not_change_the_weights(tiny: Config, tmp_path: Path) -> None:
+    train(tiny)
+    two = replace(tiny, machine=replace(tiny.machine, workers=2), run=tmp_path / "two")
+    train(two)
+    assert_identical(weights_of(tiny), weights_of(two))
+
+
+def test_accumulation_is_the_large_batch(tiny: Config, tmp_path: Path) -> None:
+    """Without batch statistics, that is: DataParallel splits those as well."""
+    plain = replace(tiny, network=replace(tiny.network, self_attention=False))
+    whole = with_training(plain, batch_size=4, steps=3)
+    parts = replace(with_training(whole, batch_size=2, accumulate=2), run=tmp_path / "parts")
+    train(whole)
+    train(parts)
+    for a, b in zip(weights_of(whole).values(), weights_of(parts).values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_golden_first_losses(tmp_path: Path) -> None:
+    """The first 20 losses of `python train.py`. A change here changes everybody's numbers."""
+    config = CONFIGS["synthetic"]
+    config = replace(
+        with_training(config, steps=config.training.steps),
+        monitoring=replace(config.monitoring, log_every=1),
+        run=tmp_path,
+    )
+    losses: list[float] = []
+
+    def stop_after_20(*arguments: Any, **values: Any) -> None:
+        if arguments[1] == "step":
+            losses.append(values["1-ssim"])
+        if len(losses) == 20:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunLog, "event", stop_after_20)
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    assert losses == pytest.approx(GOLDEN_LOSSES, rel=2e-3)
+
+
+GOLDEN_LOSSES: list[float] = []
+
+
+def test_bfloat16_trains(tiny: Config) -> None:
+    config = replace(tiny, machine=replace(tiny.machine, precision="bfloat16"))
+    train(config)
+    assert all(tensor.isfinite().all() for tensor in weights_of(config).values())
+
+
+@pytest.mark.parametrize("loss", ["mae", "mse"])
+def test_other_losses_train_and_are_logged_by_name(tiny: Config, loss: str) -> None:
+    train(with_training(tiny, loss=loss))
+    assert all(0 < entry[loss] < 1 for entry in log_of(tiny, "step"))
+
+
+def test_held_out_pairs_choose_the_weights(tiny: Config) -> None:
+    config = with_training(tiny, held_out=2, steps=9)
+    train(config)
+    watched = [entry["psnr_y"] for entry in log_of(config, "eval")]
+    assert config.run is not None
+    metadata = checkpoint.load_weights(config.run / "best.pt").metadata
+    assert metadata["watched_psnr_y"] == max(watched)
+    with pytest.raises(UserError, match="--held-out 6 leaves none of 6 training pairs"):
+        train(with_training(tiny, held_out=6))
+
+
+def test_nothing_is_chosen_on_the_test_set(tiny: Config) -> None:
+    train(tiny)
+    assert tiny.run is not None
+    assert checkpoint.load_weights(tiny.run / "best.pt").metadata["step"] == 6
+
+
+def test_an_exploding_loss_names_the_step_and_keeps_the_state(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def explode(derained: Tensor, clean: Tensor) -> Tensor:
+        calls.append(0)
+        return (derained - clean).mean() * (float("nan") if len(calls) == 4 else 1.0)
+
+    monkeypatch.setitem(losses.LOSSES, "ssim", explode)
+    with pytest.raises(UserError, match=r"loss nan with gradient norm nan at update 3: .*--lr"):
+        train(tiny)
+    assert tiny.run is not None
+    state = checkpoint.load(tiny.run / "latest.pt")
+    assert state["step"] == 3
+    assert all(t.isfinite().all() for t in state["network"].values())
+
+
+def test_another_run_in_the_folder(tiny: Config) -> None:
+    train(tiny)
+    with pytest.raises(UserError, match=r"other settings \(training.lr 0.002, now 0.5\).*--run"):
+        train(with_training(tiny, lr=0.5))
+    data = Synthetic(train_pairs=6, test_pairs=2, image_size=32, heaviness="heavy")
+    with pytest.raises(UserError, match=r"other settings \(data "):
+        train(replace(tiny, data=data))
+    train(replace(tiny, monitoring=replace(tiny.monitoring, eval_every=1)))  # no matter
+
+
+def test_data_mistakes_leave_no_run_behind(
+    tiny: Config, tmp_path: Path, picture: Callable[..., Pixels], rain100_folder: Path
+) -> None:
+    assert tiny.run is not None
+    folders = replace(tiny, data=Folders(tmp_path / "nowhere", rain100_folder))
+    with pytest.raises(UserError, match=r"no folder .*nowhere"):
+        train(folders)
+    with pytest.raises(UserError, match=r"no training set"):
+        train(replace(tiny, data=CONFIGS["rain12"].data))
+    with pytest.raises(UserError, match=r"without ground truth.*python show.py"):
+        train(replace(tiny, data=CONFIGS["real"].data))
+    large = with_training(
+        replace(tiny, data=Folders(rain100_folder, rain100_folder)), patch_size=25
+    )
+    with pytest.raises(UserError, match=r"patches of 25x25 do not fit rain-1 \(32x24 pixels\)"):
+        train(large)
+    write_image(rain100_folder / "rain-1.png", picture(8, 8))
+    with pytest.raises(UserError, match=r"differ in size"):
+        train(large)
+    assert not tiny.run.exists()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_data_parallel(tiny: Config) -> None:
+    train(replace(tiny, machine=replace(tiny.machine, device="auto")))
+    assert "module." not in next(iter(weights_of(tiny)))

@@ -1,0 +1,1 @@
+"""Small scripts beside the main road, each with --help."""
