@@ -113,7 +113,7 @@ def train(config: Config) -> Scores:
     network = open_network(weights, config.network, device)
     scores = evaluate(network, test, CONVENTIONS, device, precision, strips=folder / "strips")
     write_scores(folder, scores, {"weights": str(weights), **origin})
-    log.event("end", steps, psnr_y=scores.mean("y", "psnr"), ssim_y=scores.mean("y", "ssim"))
+    log.event("test", steps, psnr_y=scores.mean("y", "psnr"), ssim_y=scores.mean("y", "ssim"))
     log.close()
     print(table(scores, config.name, data, f"{type(network).__name__} ({weights})"))
     print(f"\nwritten: {weights}, {folder}/scores.csv, scores.json, strips/, tensorboard/")

@@ -13,7 +13,7 @@ CONFIG = Config(
     name="synthetic",
     data=Synthetic(),
     network=JDNet(units=2),
-    training=Training(steps=500, lr=2e-3, batch_size=8, schedule="cosine"),
-    monitoring=Monitoring(log_every=25, eval_every=250, eval_pairs=4),
+    training=Training(steps=1000, lr=2e-3, batch_size=8, schedule="cosine"),
+    monitoring=Monitoring(log_every=50, eval_every=500, eval_pairs=4),
     machine=Machine(workers=0),
 )

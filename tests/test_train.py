@@ -178,10 +178,18 @@ def test_golden_first_losses(tmp_path: Path) -> None:
         patch.setattr(RunLog, "event", stop_after_20)
         with pytest.raises(KeyboardInterrupt):
             train(config)
-    assert losses == pytest.approx(GOLDEN_LOSSES, rel=2e-3)
+    # Another number of threads adds in another order; training doubles that every other update.
+    assert losses[:10] == pytest.approx(GOLDEN_LOSSES[:10], rel=1e-3)
+    assert losses[10:] == pytest.approx(GOLDEN_LOSSES[10:], rel=5e-2)
 
 
-GOLDEN_LOSSES: list[float] = []
+# fmt: off
+GOLDEN_LOSSES = [  # 1 - SSIM
+    0.387702, 0.133893, 0.064340, 0.116545, 0.232867, 0.149219, 0.136781, 0.170703, 0.127796,
+    0.172675, 0.157206, 0.189565, 0.185622, 0.140404, 0.188248, 0.141041, 0.153431, 0.096547,
+    0.176477, 0.118781,
+]
+# fmt: on
 
 
 def test_bfloat16_trains(tiny: Config) -> None:
