@@ -87,6 +87,8 @@ class JDNet:
     """Pairwise self-attention module."""
     self_calibration: bool = True
     """Self-calibrated convolution."""
+    position: Literal["image", "patch"] = "image"
+    """Attention's coordinates: scaled to the image, as released, or as in a 64x64 patch."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be built."""

@@ -1,11 +1,13 @@
 """JDNet: joint self-attention and scale aggregation for self-calibrated deraining (MM 2020)."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.scale_aggregation import ScaleAggregation
-from models.self_attention import SelfAttention, pixel_coordinates
+from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.self_calibration import SelfCalibratedConv
 
 
@@ -48,6 +50,8 @@ class JDNet(nn.Module):
         footprint: side of the attention's footprint, odd.
         self_attention: False for the ablations R1 and R2.
         self_calibration: False for the ablation R1.
+        position: scale of the attention's position term, see `image_coordinates` (released) and
+            `patch_coordinates`.
 
     Source: paper, sections 3.1 to 3.4; where paper and released code disagree, the code.
     """
@@ -61,8 +65,10 @@ class JDNet(nn.Module):
         footprint: int = 7,
         self_attention: bool = True,
         self_calibration: bool = True,
+        position: Literal["image", "patch"] = "image",
     ) -> None:
         super().__init__()
+        self.position = position
         # Reflection needs more pixels than half a footprint, pooling one whole window.
         self.smallest = max(pooling, footprint // 2 + 1)
         self.enter = nn.Conv2d(3, channels, 3, padding=1)
@@ -86,7 +92,11 @@ class JDNet(nn.Module):
             pad = [0, max(0, self.smallest - w), 0, max(0, self.smallest - h)]
             return self.forward(F.pad(rainy, pad, mode="replicate"))[:, :, :h, :w]
 
-        coordinates = pixel_coordinates(h, w, *(window or (0, 0, h, w)), like=rainy)
+        coordinates = (
+            image_coordinates(rainy, window or (0, 0, h, w))
+            if self.position == "image"
+            else patch_coordinates(rainy)
+        )
         x = F.leaky_relu(self.enter(rainy), 0.2)
         features = [x]
         for unit, dense in zip(self.units, self.dense, strict=True):

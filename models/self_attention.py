@@ -39,7 +39,7 @@ class SelfAttention(nn.Module):
 
         Args:
             x: features, [B, C, H, W].
-            coordinates: column and row of every pixel, [1, 2, H, W]; see `pixel_coordinates`.
+            coordinates: column and row of every pixel, [1, 2, H, W]; see `image_coordinates`.
         """
         features = F.leaky_relu(self.norm_in(x), 0.2)
         gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
@@ -55,18 +55,47 @@ class SelfAttention(nn.Module):
         return out
 
 
-def pixel_coordinates(
-    height: int, width: int, top: int, left: int, full_height: int, full_width: int, like: Tensor
-) -> Tensor:
-    """Column and row of every pixel of a window, scaled to [-1, 1] over the full image.
+def image_coordinates(x: Tensor, window: tuple[int, int, int, int]) -> Tensor:
+    """Column and row of every pixel, from -1 to 1 over the whole image, as released.
+
+    A network trained on small patches meets a weaker signal on a large image: neighbours lie
+    2 / (W - 1) apart.
+
+    Args:
+        x: [B, C, H, W], for its size, dtype and device.
+        window: (top, left, full height, full width) of x in the whole image.
 
     Returns:
-        [1, 2, height, width], channel 0 the column, channel 1 the row; dtype and device of `like`.
+        [1, 2, H, W], channel 0 the column, channel 1 the row.
     """
+    top, left, full_height, full_width = window
+    h, w = x.shape[2:]
+    rows, columns = (
+        torch.linspace(-1, 1, length, dtype=x.dtype, device=x.device)
+        for length in (full_height, full_width)
+    )
+    return _grid(rows[top : top + h], columns[left : left + w])
 
-    def axis(length: int) -> Tensor:
-        return torch.linspace(-1, 1, length, dtype=like.dtype, device=like.device)
 
-    rows = axis(full_height)[top : top + height]
-    columns = axis(full_width)[left : left + width]
+def patch_coordinates(x: Tensor, patch: int = 64) -> Tensor:
+    """Column and row of every pixel, neighbours as far apart as in a training patch.
+
+    So the signal is the same on every size and in every tile: only differences of coordinates
+    enter the attention. Equal to `image_coordinates` on a patch of 64x64, the paper's.
+
+    Args:
+        x: [B, C, H, W], for its size, dtype and device.
+        patch: side of the patch whose scale is taken.
+
+    Returns:
+        [1, 2, H, W], channel 0 the column, channel 1 the row.
+    """
+    rows, columns = (
+        torch.arange(length, dtype=x.dtype, device=x.device) * (2 / (patch - 1)) - 1
+        for length in x.shape[2:]
+    )
+    return _grid(rows, columns)
+
+
+def _grid(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(columns, rows, indexing="xy")).unsqueeze(0)

@@ -34,7 +34,7 @@ def test_flags_are_unique(config: Config) -> None:
 @pytest.mark.parametrize("name", ["rain100h", "rain100l"])
 def test_rain100_presets_carry_the_paper_recipe(name: str) -> None:
     config = CONFIGS[name]
-    assert config.network == JDNet(32, 32, 4, 4, 7, True, True)
+    assert config.network == JDNet(32, 32, 4, 4, 7, True, True, "image")
     recipe = config.training
     assert (recipe.patch_size, recipe.lr, recipe.loss, recipe.passes) == (64, 5e-4, "ssim", 1000)
     assert (recipe.milestones, recipe.decay, recipe.augment) == ((3 / 5, 4 / 5), 0.1, False)

@@ -4,7 +4,7 @@ import json
 import zlib
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from models import JDNet
 from models.ops import pairwise_attention, pairwise_attention_reference
 from models.scale_aggregation import ScaleAggregation
-from models.self_attention import pixel_coordinates
+from models.self_attention import image_coordinates, patch_coordinates
 from models.self_calibration import SelfCalibratedConv
 from tools.convert_checkpoint import released_key
 
@@ -307,10 +307,33 @@ def test_self_calibration_longhand() -> None:
 
 
 def test_coordinates_of_a_window_are_those_of_the_whole() -> None:
-    like = torch.zeros(1)
-    whole = pixel_coordinates(5, 7, 0, 0, 5, 7, like)
+    whole = image_coordinates(torch.zeros(1, 3, 5, 7), (0, 0, 5, 7))
     assert whole.shape == (1, 2, 5, 7)
     assert whole[0, 0, 0].tolist() == pytest.approx(np.linspace(-1, 1, 7).tolist(), abs=1e-6)
     assert whole[0, 1, :, 0].tolist() == pytest.approx([-1, -0.5, 0, 0.5, 1])
-    window = pixel_coordinates(2, 3, 1, 2, 5, 7, like)
+    window = image_coordinates(torch.zeros(1, 3, 2, 3), (1, 2, 5, 7))
     assert torch.equal(window, whole[:, :, 1:3, 2:5])
+
+
+def test_patch_coordinates_are_those_of_a_training_patch_everywhere() -> None:
+    patch = torch.zeros(1, 3, 64, 64, dtype=torch.float64)
+    torch.testing.assert_close(patch_coordinates(patch), image_coordinates(patch, (0, 0, 64, 64)))
+    large = patch_coordinates(torch.zeros(1, 3, 200, 300, dtype=torch.float64))
+    for dim in (2, 3):
+        step = large.diff(dim=dim)[:, 3 - dim].unique()
+        assert step.tolist() == pytest.approx([2 / 63] * len(step))
+
+
+@pytest.mark.parametrize(("position", "tolerance"), [("patch", 1e-9), ("image", 1.0)])
+def test_patch_position_makes_a_tile_see_what_the_whole_sees(
+    position: Literal["image", "patch"], tolerance: float
+) -> None:
+    """One attention unit, no other scales: inside, a tile must equal the whole."""
+    torch.manual_seed(0)
+    network = JDNet(1, 16, scales=0, self_calibration=False, position=position).double().eval()
+    image = torch.rand(1, 3, 40, 60, dtype=torch.float64)
+    whole, tile = network(image), network(image[:, :, 10:30, 10:30])
+    error = (whole[:, :, 10:30, 10:30] - tile)[:, :, 6:-6, 6:-6].abs().max().item()
+    assert error < tolerance
+    if position == "image":
+        assert error > 1e-6
