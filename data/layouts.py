@@ -49,7 +49,7 @@ def find_pairs(folder: Path, layout: Layout, order: Order = "clean-rainy") -> li
     if layout == "side-by-side":
         pairs = [PairFiles(f.stem, f, f, order) for f in list_images(folder)]
     elif layout == "two-folders":
-        pairs = _match(
+        pairs = match_names(
             list_images(_subfolder(folder, RAINY)), list_images(_subfolder(folder, CLEAN))
         )
     else:
@@ -58,7 +58,7 @@ def find_pairs(folder: Path, layout: Layout, order: Order = "clean-rainy") -> li
         beside = [f for f in files if f.name.startswith("rain-")]
         if not clean:
             raise UserError(f"no norain-N.png in {folder}: expected the official Rain100 names")
-        pairs = _match(beside or list_images(folder / "rainy"), clean)
+        pairs = match_names(beside or list_images(folder / "rainy"), clean)
     return sorted(pairs, key=lambda pair: _natural(pair.name))
 
 
@@ -76,9 +76,13 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
     raise UserError(f"{folder} has no folder named {' or '.join(names)}")
 
 
-def _match(rainy: Iterable[Path], clean: Iterable[Path]) -> list[PairFiles]:
-    clean_by_key = {_key(f): f for f in clean}
-    rainy_by_key = {_key(f): f for f in rainy}
+def match_names(rainy: Iterable[Path], clean: Iterable[Path]) -> list[PairFiles]:
+    """Pair two lists of files by name.
+
+    Raises:
+        UserError: an image has no partner, or two of one list have the same name.
+    """
+    rainy_by_key, clean_by_key = _by_key(rainy), _by_key(clean)
     alone = [f.name for key, f in rainy_by_key.items() if key not in clean_by_key]
     alone += [f.name for key, f in clean_by_key.items() if key not in rainy_by_key]
     if alone:
@@ -89,10 +93,19 @@ def _match(rainy: Iterable[Path], clean: Iterable[Path]) -> list[PairFiles]:
     return [PairFiles(f.stem, f, clean_by_key[key]) for key, f in rainy_by_key.items()]
 
 
-def _key(file: Path) -> str:
+def pair_key(file: Path) -> str:
     """What two partners' names share: rain-7, norain-7, 7x2, 7_in and 7_GT are all 7."""
     stem = re.sub(r"^(no)?rain-", "", file.stem)
     return re.sub(r"(?<=\d)(x2|_in|_rain|_gt|_clean)$", "", stem, flags=re.IGNORECASE)
+
+
+def _by_key(files: Iterable[Path]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for file in files:
+        other = found.setdefault(pair_key(file), file)
+        if other is not file:
+            raise UserError(f"{other} and {file.name} have the same name: keep one of them")
+    return found
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -1,0 +1,132 @@
+"""The small scripts."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data import Pair, SyntheticPairs
+from tools import check_data, score
+from utils.errors import UserError
+from utils.image import Pixels, write_image
+
+Picture = Callable[..., Pixels]
+
+
+@pytest.fixture
+def rainy_pairs() -> list[Pair]:
+    return list(SyntheticPairs("train", 4, 48))
+
+
+def write_rain100(folder: Path, pairs: list[Pair]) -> None:
+    for number, pair in enumerate(pairs, 1):
+        write_image(folder / f"rain-{number}.png", pair.rainy)
+        write_image(folder / f"norain-{number}.png", pair.clean)
+
+
+def write_wide(folder: Path, pairs: list[Pair]) -> None:
+    """Clean on the left, rainy on the right."""
+    for number, pair in enumerate(pairs):
+        write_image(folder / f"{number}.png", np.concatenate([pair.clean, pair.rainy], axis=1))
+
+
+def check(tmp_path: Path, *flags: str, preset: str = "rain100l") -> None:
+    folders = ["--train-folder", str(tmp_path / "train"), "--test-folder", str(tmp_path / "test")]
+    check_data.main([preset, *folders, "--release", "mine", *flags])
+
+
+def test_a_good_set(
+    tmp_path: Path, rainy_pairs: list[Pair], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rain100(tmp_path / "train", rainy_pairs[:2])
+    write_rain100(tmp_path / "test", rainy_pairs[2:])
+    check(tmp_path)
+    shown = capsys.readouterr().out
+    assert "2 pairs, 48x48" in shown
+    assert "test backgrounds among the training images: 0" in shown
+    assert shown.endswith("nothing found\n")
+
+
+def test_findings_are_listed_and_counted(
+    tmp_path: Path, rainy_pairs: list[Pair], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rain100(tmp_path / "train", rainy_pairs)
+    write_rain100(tmp_path / "test", [rainy_pairs[0], rainy_pairs[0]])
+    for kind in ("rain", "norain"):
+        write_image(tmp_path / "train" / f"{kind}-5 (1).png", rainy_pairs[1].clean)
+    write_image(tmp_path / "train" / "rain-2.png", rainy_pairs[2].rainy[:20])
+    (tmp_path / "train" / "rain-3.png").write_text("no image")
+    with pytest.raises(UserError, match="4 findings: see above"):
+        check(tmp_path)
+    shown = capsys.readouterr().out
+    assert "browser's duplicate: rain-5 (1).png" in shown
+    assert "differ in size" in shown
+    assert "cannot read" in shown
+    assert "note: 1 scenes in several pairs: rain-1 = rain-2" in shown
+    assert "among the training images: 2" in shown
+
+
+@pytest.mark.parametrize(("order", "swapped"), [("clean-rainy", False), ("rainy-clean", True)])
+def test_swapped_halves_are_noticed(
+    tmp_path: Path,
+    rainy_pairs: list[Pair],
+    capsys: pytest.CaptureFixture[str],
+    order: str,
+    swapped: bool,
+) -> None:
+    write_wide(tmp_path / "train", rainy_pairs[:2])
+    write_wide(tmp_path / "test", rainy_pairs[2:])
+    flags = ["--layout", "side-by-side", "--order", order]
+    if swapped:
+        with pytest.raises(UserError, match="2 findings"):
+            check(tmp_path, *flags)
+    else:
+        check(tmp_path, *flags)
+    assert ("look swapped in 2 of 2 pairs" in capsys.readouterr().out) == swapped
+
+
+def test_wrong_counts_are_noticed(
+    tmp_path: Path, rainy_pairs: list[Pair], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_rain100(tmp_path / "train", rainy_pairs[:2])
+    write_rain100(tmp_path / "test", rainy_pairs[2:])
+    with pytest.raises(UserError, match="2 findings"):
+        check(tmp_path, "--release", "old")
+    assert "200 pairs expected for this release" in capsys.readouterr().out
+
+
+def test_check_data_without_folders() -> None:
+    with pytest.raises(UserError, match="synthetic is no set of pairs on disk"):
+        check_data.main(["synthetic"])
+
+
+def test_score_matches_by_name(
+    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean = picture(seed=1)
+    brighter = np.minimum(clean.astype(int) + 1, 255).astype(np.uint8)
+    write_image(tmp_path / "derained" / "rain-7.png", brighter)
+    write_rain100(
+        tmp_path / "truth", [Pair("", picture(seed=n), picture(seed=n)) for n in range(3)]
+    )
+    write_image(tmp_path / "truth" / "norain-7.png", clean)
+    table = tmp_path / "scores.csv"
+    score.main([str(tmp_path / "derained"), str(tmp_path / "truth"), "--csv", str(table)])
+    shown = capsys.readouterr().out
+    assert "1 of 4 images" in shown
+    assert "rgb              48.1" in shown  # one step of 255
+    assert table.read_text().startswith("name,convention,psnr,ssim\nrain-7.png,y,")
+
+
+def test_score_mistakes(tmp_path: Path, picture: Picture) -> None:
+    write_image(tmp_path / "a" / "1.png", picture())
+    write_image(tmp_path / "b" / "2.png", picture())
+    with pytest.raises(UserError, match=r"1 images without a partner of the same name: 1.png"):
+        score.main([str(tmp_path / "a"), str(tmp_path / "b")])
+    write_image(tmp_path / "b" / "1.png", picture(30, 30))
+    with pytest.raises(UserError, match=r"cannot score .*1.png in y: expected two images of one"):
+        score.main([str(tmp_path / "a"), str(tmp_path / "b")])
+    write_image(tmp_path / "a" / "1.jpg", picture())
+    with pytest.raises(UserError, match=r"have the same name: keep one"):
+        score.main([str(tmp_path / "a"), str(tmp_path / "b")])

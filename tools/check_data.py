@@ -1,0 +1,119 @@
+"""Look a dataset over before anyone trains on it.
+
+    python tools/check_data.py rain100l
+    python tools/check_data.py rain100h --train-folder DATA/train --test-folder DATA/test
+
+Counts the pairs of both sets against what the release should have, and finds images without a
+partner, unreadable files, pairs of two sizes, browser duplicates like `7 (1).png`, test backgrounds
+among the training images, and halves or folders that look swapped: rain adds light, so
+the rainy image is the brighter one. Scenes that stand in several pairs are noted; the old Rain100L
+test set has nine, as released.
+"""
+
+import hashlib
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.cli import train_config
+from config.schema import Folders
+from data.layouts import PairFiles, find_pairs, read_pair
+from utils.errors import UserError, run_command
+
+# (dataset, release) -> pairs of the training and the test set.
+EXPECTED = {
+    ("rain100h", "old"): (1800, 100),
+    ("rain100h", "new"): (1800, 200),
+    ("rain100l", "old"): (200, 100),
+    ("rain100l", "new"): (1800, 200),
+    ("rain12", "old"): (0, 12),
+    ("rain1200", "DID-MDN"): (12_000, 1200),
+}
+BROWSER_DUPLICATE = re.compile(r"\(\d+\)$|( - copy)$", re.IGNORECASE)
+
+
+class Report(NamedTuple):
+    """What was found in one set."""
+
+    lines: list[str]  # for people
+    problems: int
+    clean: dict[str, list[str]]  # hash of a clean image -> names of its pairs
+
+
+def check_set(title: str, files: list[PairFiles], expected: int | None) -> Report:
+    """Read every pair of a set and describe it."""
+    count = f"{title}: {len(files)} pairs"
+    problems: list[str] = []
+    if expected and expected != len(files):
+        problems.append(f"{expected} pairs expected for this release")
+    problems += [
+        f"looks like a browser's duplicate: {f.rainy.name}"
+        for f in files
+        if BROWSER_DUPLICATE.search(f.rainy.stem)
+    ]
+    clean: dict[str, list[str]] = defaultdict(list)
+    sizes: set[tuple[int, ...]] = set()
+    swapped = 0
+    for pair_files in files:
+        try:
+            pair = read_pair(pair_files)
+        except UserError as error:
+            problems.append(str(error))
+            continue
+        clean[hashlib.sha256(pair.clean.tobytes()).hexdigest()].append(pair.name)
+        sizes.add(pair.clean.shape[1::-1])
+        swapped += bool(pair.clean.mean() > pair.rainy.mean())
+    if sizes:
+        count += ", " + " and ".join(f"{w}x{h}" for w, h in sorted(sizes)[:3])
+        count += f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
+    repeated = [" = ".join(names) for names in clean.values() if len(names) > 1]
+    notes = [f"{len(repeated)} scenes in several pairs: {', '.join(repeated)}"] if repeated else []
+    if swapped > len(files) / 2:
+        problems.append(
+            f"rainy and clean look swapped in {swapped} of {len(files)} pairs: see --order or "
+            "rename the folders"
+        )
+    lines = [count, *(f"  {p}" for p in problems), *(f"  note: {n}" for n in notes)]
+    return Report(lines, len(problems), clean)
+
+
+def main(arguments: list[str]) -> None:
+    """Run `tools/check_data.py PRESET [flags]`, the presets and data flags of train.py.
+
+    Raises:
+        UserError: at the end, if anything was found.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    config = train_config(arguments)
+    data = config.data
+    if not isinstance(data, Folders):
+        raise UserError(f"{config.name} is no set of pairs on disk: nothing to check")
+    expected = EXPECTED.get((config.name, data.release), (None, None))
+    reports = {}
+    for title, folder, count in zip(
+        ("train", "test"), (data.train_folder, data.test_folder), expected, strict=True
+    ):
+        if folder is not None:
+            files = find_pairs(folder, data.layout, data.order)
+            reports[title] = check_set(f"{title} {folder}", files, count)
+    for report in reports.values():
+        print("\n".join(report.lines))
+    problems = sum(report.problems for report in reports.values())
+    if len(reports) == 2:
+        shared = reports["train"].clean.keys() & reports["test"].clean.keys()
+        names = sorted(name for key in shared for name in reports["test"].clean[key])
+        print(f"test backgrounds among the training images: {len(names)}")
+        problems += bool(names)
+    if problems:
+        raise UserError(f"{problems} findings: see above")
+    print("nothing found")
+
+
+if __name__ == "__main__":
+    run_command(main)

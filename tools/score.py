@@ -1,0 +1,67 @@
+"""Score a folder of derained images, of any method, against the ground truth by file name.
+
+    python tools/score.py derained/ datasets/Rain100L
+    python tools/score.py derained/ datasets/Rain100L --conventions y rgb --csv scores.csv
+
+Partners are found by what their names share: rain-7, norain-7, 7x2 and 7_GT are all 7. Of a Rain100
+folder, the clean images (norain-N.png) are the ground truth. Ground truths without a derained image
+are left out, and the count says so.
+"""
+
+import argparse
+import csv
+import sys
+from pathlib import Path
+from statistics import fmean
+from typing import get_args
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data.layouts import match_names, pair_key
+from utils.errors import UserError, run_command
+from utils.image import list_images, read_image, to_tensor
+from utils.metrics import Convention, score
+
+
+def main(arguments: list[str]) -> None:
+    """Run `tools/score.py DERAINED CLEAN`."""
+    parser = argparse.ArgumentParser(
+        "score.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("derained", type=Path, help="folder of images to score")
+    parser.add_argument("clean", type=Path, help="folder of ground truths")
+    parser.add_argument(
+        "--conventions", nargs="+", choices=get_args(Convention), default=get_args(Convention)
+    )
+    parser.add_argument("--csv", type=Path, help="also write a line for each image and convention")
+    options = parser.parse_args(arguments)
+
+    clean = list_images(options.clean)
+    clean = [f for f in clean if f.name.startswith("norain-")] or clean
+    derained = list_images(options.derained)
+    wanted = {pair_key(f) for f in derained}
+    pairs = match_names(derained, [f for f in clean if pair_key(f) in wanted])
+    rows = []
+    for files in pairs:
+        image, truth = (to_tensor(read_image(f)) for f in (files.rainy, files.clean))
+        for convention in options.conventions:
+            try:
+                result = score(image, truth, convention)
+            except ValueError as error:
+                raise UserError(f"cannot score {files.rainy} in {convention}: {error}") from None
+            rows.append((files.rainy.name, convention, result.psnr.item(), result.ssim.item()))
+
+    print(f"{options.derained} against {options.clean}, {len(pairs)} of {len(clean)} images\n")
+    print(f"{'':<12}      PSNR    SSIM")
+    for convention in options.conventions:
+        psnr, ssim = (fmean(r[i] for r in rows if r[1] == convention) for i in (2, 3))
+        print(f"{convention:<12}{psnr:>10.2f}{ssim:>8.4f}")
+    if options.csv is not None:
+        with options.csv.open("w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerows([("name", "convention", "psnr", "ssim"), *rows])
+        print(f"\nwritten: {options.csv}")
+
+
+if __name__ == "__main__":
+    run_command(main)
