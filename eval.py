@@ -160,7 +160,9 @@ def open_network(path: Path, fallback: JDNet, device: torch.device) -> nn.Module
     return network.to(device).eval()
 
 
-def table(scores: Scores, dataset: str, data: Folders | Synthetic, method: str) -> str:
+def table(
+    scores: Scores, dataset: str, data: Folders | Synthetic | Photographs, method: str
+) -> str:
     """The scores as aligned text, published ones in rows of their own.
 
     Args:
@@ -169,16 +171,13 @@ def table(scores: Scores, dataset: str, data: Folders | Synthetic, method: str) 
         data: its data, for the release.
         method: names the derained row.
     """
-    release = f"{data.release} release" if isinstance(data, Folders) else f"{data.heaviness} rain"
-    published = (
-        PUBLISHED.get((dataset, data.release, scores.pairs), ())
-        if isinstance(data, Folders)
-        else ()
-    )
+    release = getattr(data, "release", "")
+    kind = f"{release} release" if release else f"{getattr(data, 'heaviness', '')} rain"
+    published = PUBLISHED.get((dataset, release, scores.pairs), ())
     names = ["rainy input", method, *(row.method for row in published)]
     first = max(map(len, names)) + 2
     lines = [
-        f"{dataset}, {release}, {scores.pairs} pairs",
+        f"{dataset}, {kind}, {scores.pairs} pairs",
         "",
         " " * first + "".join(f"{c:>18}" for c in scores.conventions),
         " " * first + "      PSNR    SSIM" * len(scores.conventions),

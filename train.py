@@ -31,7 +31,14 @@ from utils.inference import derain
 from utils.losses import LOSSES
 from utils.metrics import CONVENTIONS
 from utils.runlog import RunLog
-from utils.runtime import choose_device, keep_freed_memory, provenance
+from utils.runtime import (
+    choose_device,
+    count_parameters,
+    keep_freed_memory,
+    peak_memory,
+    provenance,
+    synchronize,
+)
 
 
 def train(config: Config) -> Scores:
@@ -45,18 +52,12 @@ def train(config: Config) -> Scores:
     device = choose_device(config.machine.device)
     precision = getattr(torch, config.machine.precision)
 
-    data = with_ground_truth(config.data)
-    pairs = open_pairs(data, "train")
-    if recipe.held_out >= len(pairs):
-        raise UserError(f"--held-out {recipe.held_out} leaves none of {len(pairs)} training pairs")
-    held_out, pairs = pairs[: recipe.held_out], pairs[recipe.held_out :]
-    test = open_pairs(data, "test")
+    pairs, held_out, test = _open_data(config)
     watched = (held_out or test)[: monitoring.eval_pairs]
     patches = Patches(pairs, recipe.patch_size, recipe.seed, recipe.augment)
     steps = total_steps(recipe, len(pairs))
 
-    torch.manual_seed(recipe.seed)
-    network = NETWORKS[config.network.name](**asdict(config.network)).to(device)
+    network = _build(config, device)
     optimizer = torch.optim.Adam(network.parameters())
     settings = _settings(config, pairs)
     first, best = _resume(folder, settings, network, optimizer)
@@ -115,7 +116,7 @@ def train(config: Config) -> Scores:
     write_scores(folder, scores, {"weights": str(weights), **origin})
     log.event("test", steps, psnr_y=scores.mean("y", "psnr"), ssim_y=scores.mean("y", "ssim"))
     log.close()
-    print(table(scores, config.name, data, f"{type(network).__name__} ({weights})"))
+    print(table(scores, config.name, config.data, f"{type(network).__name__} ({weights})"))
     print(f"\nwritten: {weights}, {folder}/scores.csv, scores.json, strips/, tensorboard/")
     return scores
 
@@ -138,12 +139,76 @@ def learning_rate(recipe: Training, step: int, steps: int, pairs: int) -> float:
     """
     if recipe.schedule == "cosine":
         return recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2
-    if recipe.steps is not None:
-        cuts = [int(share * steps) for share in recipe.milestones]
-    else:
-        per_step = _patches_per_step(recipe)
-        cuts = [int(share * recipe.passes * pairs / per_step) for share in recipe.milestones]
+    cuts = milestones(recipe, pairs)
     return recipe.lr * recipe.decay ** sum(cut <= step + 1 for cut in cuts)
+
+
+def milestones(recipe: Training, pairs: int) -> list[int]:
+    """Updates at which the released scheduler cuts the learning rate."""
+    if recipe.steps is not None:
+        return [int(share * recipe.steps) for share in recipe.milestones]
+    per_step = _patches_per_step(recipe)
+    return [int(share * recipe.passes * pairs / per_step) for share in recipe.milestones]
+
+
+def plan(config: Config) -> str:
+    """What `train` would do, and what it would cost here.
+
+    Time and memory are estimates from two updates; on the CPU, with two patches and scaled up.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    recipe = config.training
+    device = choose_device(config.machine.device)
+    precision = getattr(torch, config.machine.precision)
+    pairs, held_out, test = _open_data(config)
+    Patches(pairs, recipe.patch_size, recipe.seed)
+    steps = total_steps(recipe, len(pairs))
+    network = _build(config, device)
+
+    count = min(recipe.batch_size, 2) if device.type == "cpu" else recipe.batch_size
+    patch = torch.rand(count, 3, recipe.patch_size, recipe.patch_size, device=device)
+    before, seconds = peak_memory(device), 0.0
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            derained = network(patch)
+        LOSSES[recipe.loss](derained, patch).backward()
+        synchronize(device)
+        seconds = time.perf_counter() - start
+    scale = recipe.batch_size / count
+    seconds *= scale * recipe.accumulate
+    memory = before + (peak_memory(device) - before) * scale
+
+    side, passes = recipe.patch_size, steps * _patches_per_step(recipe) / len(pairs)
+    cuts = ", ".join(f"{cut:,}" for cut in milestones(recipe, len(pairs)))
+    falls = "cosine to 0" if recipe.schedule == "cosine" else f"times {recipe.decay:g} at {cuts}"
+    rows = {
+        "data": f"{len(pairs)} training, {len(held_out)} held-out, {len(test)} test pairs",
+        "network": f"{config.network.name}, {count_parameters(network):,} parameters",
+        "update": f"{recipe.accumulate} x {recipe.batch_size} patches of {side}x{side}, "
+        f"{recipe.loss} loss, {config.machine.precision} on {device}",
+        "length": f"{steps:,} updates, {passes:,.0f} passes",
+        "learning rate": f"{recipe.lr:g}, {falls}",
+        "time": f"about {seconds:.2g} s an update, {seconds * steps / 3600:.2g} hours in all",
+        "memory": f"about {memory / 2**30:.2g} GiB",
+    }
+    return "\n".join(f"{name + ':':<15}{value}" for name, value in rows.items())
+
+
+def _open_data(config: Config) -> tuple[Pairs, Pairs, Pairs]:
+    """Training, held-out and test pairs."""
+    data, count = with_ground_truth(config.data), config.training.held_out
+    pairs = open_pairs(data, "train")
+    if count >= len(pairs):
+        raise UserError(f"--held-out {count} leaves none of {len(pairs)} training pairs")
+    return pairs[count:], pairs[:count], open_pairs(data, "test")
+
+
+def _build(config: Config, device: torch.device) -> nn.Module:
+    torch.manual_seed(config.training.seed)
+    return NETWORKS[config.network.name](**asdict(config.network)).to(device)
 
 
 def _patches_per_step(recipe: Training) -> int:
@@ -190,9 +255,9 @@ def _resume(
     state = checkpoint.load(path)
     then = json.loads(state["settings"])
     for key, now in settings.items():
-        if then.get(key) != now:
+        if then.get(key, now) != now:  # a setting that is younger than the run had its default
             raise UserError(
-                f"{folder} holds a run with other settings ({key} {then.get(key)}, now {now}): "
+                f"{folder} holds a run with other settings ({key} {then[key]}, now {now}): "
                 "run its command again to resume it, or give this one another --run"
             )
     checkpoint.load_state(network, state["network"], path)
@@ -264,18 +329,21 @@ def _announce(
     pairs: int,
     network: nn.Module,
 ) -> None:
-    parameters = sum(p.numel() for p in network.parameters())
     verb = f"resuming after update {step} of" if step else "training for"
     print(
         f"{config.name}: {verb} {steps} updates on {pairs} pairs; {config.network.name} with "
-        f"{parameters:,} parameters on {device}; everything goes to {folder}/"
+        f"{count_parameters(network):,} parameters on {device}; everything goes to {folder}/"
     )
 
 
 def main(arguments: list[str]) -> None:
     """Run `train.py [PRESET] [flags]`."""
     keep_freed_memory()
-    train(train_config(arguments))
+    config = train_config(arguments)
+    if config.dry_run:
+        print(plan(config))
+    else:
+        train(config)
 
 
 if __name__ == "__main__":

@@ -188,6 +188,8 @@ class Config:
     machine: Machine = Machine()
     run: Path | None = None
     """Folder of the run instead of runs/NAME."""
+    dry_run: bool = False
+    """Print what would be done, time a few updates, and train nothing."""
 
 
 @dataclass(frozen=True)

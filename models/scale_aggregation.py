@@ -32,7 +32,10 @@ class ScaleAggregation(nn.Module):
         # Eq. 9 fuses Concat[X0, Up(X1), ..., Up(Xn)] with one 1x1 convolution. A 1x1 convolution
         # and nearest up-sampling commute, so each scale goes through its own block of the weight
         # at its own size, and the sum needs no concatenation. Released code: LeakyReLU closes it.
-        first, *others = self.fuse.weight.split(x.shape[1], dim=1)
+        first, *others = (
+            part.contiguous()  # a view's strides would pass for channels-last, and cost a copy
+            for part in self.fuse.weight.split(x.shape[1], dim=1)
+        )
         fused = F.conv2d(x, first, self.fuse.bias)
         scale = x
         for down, block, weight in zip(self.down, self.blocks, others, strict=True):

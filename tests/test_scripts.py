@@ -226,7 +226,7 @@ def test_show_never_overwrites(tmp_path: Path, weights: Path, picture: Picture) 
 
 @pytest.mark.parametrize("switch", [{}, {"self_attention": False, "self_calibration": False}])
 def test_convert_there_and_back(
-    tmp_path: Path, switch: dict[str, bool], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, switch: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.manual_seed(0)
     ours = JDNet(units=2, **switch).eval()

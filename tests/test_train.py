@@ -18,6 +18,7 @@ from torch import Tensor
 import train as training
 from config import CONFIGS
 from config.schema import Config, Folders, Synthetic
+from models import JDNet
 from train import train
 from utils import checkpoint, losses
 from utils.errors import UserError
@@ -268,6 +269,22 @@ def test_data_mistakes_leave_no_run_behind(
     write_image(rain100_folder / "rain-1.png", picture(8, 8))
     with pytest.raises(UserError, match=r"differ in size"):
         train(large)
+    assert not tiny.run.exists()
+
+
+def test_dry_run_prints_the_plan_and_trains_nothing(
+    tiny: Config, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tiny.run is not None
+    flags = ["--train-pairs", "6", "--image-size", "32", "--patch-size", "16", "--units", "1"]
+    recipe = ["--passes", "10", "--steps", "None", "--batch-size", "3", "--schedule", "multistep"]
+    training.main([*flags, *recipe, "--dry-run", "--run", str(tiny.run)])
+    shown = capsys.readouterr().out
+    assert "6 training, 0 held-out, 8 test pairs" in shown
+    assert "21 updates" in shown  # 10 * 6 / 3 and the released loop's one more
+    assert "0.002, times 0.1 at 12, 16" in shown
+    parameters = sum(p.numel() for p in JDNet(units=1).parameters())
+    assert f"{parameters:,} parameters" in shown
     assert not tiny.run.exists()
 
 

@@ -13,7 +13,7 @@ import csv
 import sys
 from pathlib import Path
 from statistics import fmean
-from typing import get_args
+from typing import NamedTuple, get_args
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -21,6 +21,15 @@ from data.layouts import match_names, pair_key
 from utils.errors import UserError, run_command
 from utils.image import list_images, read_image, to_tensor
 from utils.metrics import Convention, score
+
+
+class Row(NamedTuple):
+    """One image in one convention."""
+
+    name: str
+    convention: Convention
+    psnr: float  # dB
+    ssim: float
 
 
 def main(arguments: list[str]) -> None:
@@ -49,17 +58,18 @@ def main(arguments: list[str]) -> None:
                 result = score(image, truth, convention)
             except ValueError as error:
                 raise UserError(f"cannot score {files.rainy} in {convention}: {error}") from None
-            rows.append((files.rainy.name, convention, result.psnr.item(), result.ssim.item()))
+            rows.append(Row(files.rainy.name, convention, *(v.item() for v in result)))
 
     print(f"{options.derained} against {options.clean}, {len(pairs)} of {len(clean)} images\n")
     print(f"{'':<12}      PSNR    SSIM")
     for convention in options.conventions:
-        psnr, ssim = (fmean(r[i] for r in rows if r[1] == convention) for i in (2, 3))
+        psnr = fmean(row.psnr for row in rows if row.convention == convention)
+        ssim = fmean(row.ssim for row in rows if row.convention == convention)
         print(f"{convention:<12}{psnr:>10.2f}{ssim:>8.4f}")
     if options.csv is not None:
         with options.csv.open("w", newline="") as stream:
             writer = csv.writer(stream)
-            writer.writerows([("name", "convention", "psnr", "ssim"), *rows])
+            writer.writerows([Row._fields, *rows])
         print(f"\nwritten: {options.csv}")
 
 

@@ -2,6 +2,7 @@
 
 import ctypes
 import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from torch import nn
 
 from utils.errors import UserError
 
@@ -43,6 +45,25 @@ def keep_freed_memory() -> None:
         trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
         libc.mallopt(trim_threshold, 2**31 - 1)
         libc.mallopt(mmap_max, 0)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for a GPU to finish; without it a timing measures the queueing alone."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Most bytes in use so far: of torch's tensors on a GPU, of the whole process on the CPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return kibibytes * (1 if sys.platform == "darwin" else 1024)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of learnt values."""
+    return sum(p.numel() for p in network.parameters())
 
 
 def provenance() -> dict[str, Any]:

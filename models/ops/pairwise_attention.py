@@ -10,41 +10,32 @@ The position term p, the softmax and the reflected border are in the released co
 paper's equations. The released gamma is two 1x1 convolutions with nothing between them: one
 weight per relation channel, once multiplied out. Additive constants vanish in the softmax.
 
-`pairwise_attention_reference` is the text-book form; it copies every feature footprint**2 times.
-`pairwise_attention` walks over the shifts instead and computes the weights again in the backward.
+`reference.py` is the text-book form, for the tests and for readers. `shifts.py` runs everywhere;
+`native.py` is the same in C++, for float32 on the CPU. All of them compute the weights again in the
+backward instead of keeping them. What they do stands here once, as a registered operator of torch.
 """
 
-from collections.abc import Iterator
+import os
+from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-SLOPE = 0.2  # LeakyReLU, everywhere in JDNet
+from models.ops import native, shifts
 
-
-def pairwise_attention_reference(
-    phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor, gamma: Tensor, footprint: int
-) -> Tensor:
-    """Compute what `pairwise_attention` does, by unfolding: slow, large, easy to check by eye."""
-    n, _, h, w = beta.shape
-
-    def neighbours(x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, K*K, H, W]
-        padded = F.pad(x, [footprint // 2] * 4, mode="reflect")
-        return F.unfold(padded, footprint).view(len(x), -1, footprint**2, h, w)
-
-    content = phi.unsqueeze(2) - neighbours(psi)
-    place = (position.unsqueeze(2) - neighbours(position)).expand(n, -1, -1, -1, -1)
-    delta = torch.cat([content, place], dim=1)
-    logits = (F.leaky_relu(delta, SLOPE) * gamma.view(1, -1, 1, 1, 1)).sum(dim=1)
-    alpha = logits.softmax(dim=1)
-    return (alpha.unsqueeze(1) * neighbours(beta)).sum(dim=2)
+IMPLEMENTATIONS: dict[str, ModuleType] = {"shifts": shifts, "native": native}
 
 
 def pairwise_attention(
-    phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor, gamma: Tensor, footprint: int
+    phi: Tensor,
+    psi: Tensor,
+    beta: Tensor,
+    position: Tensor,
+    gamma: Tensor,
+    footprint: int,
+    implementation: str | None = None,
 ) -> Tensor:
     """Aggregate `beta` over each pixel's footprint with weights made from differences.
 
@@ -55,18 +46,24 @@ def pairwise_attention(
         position: position features, the same for every image, [1, P, H, W].
         gamma: one weight per relation channel, [R + P].
         footprint: side of the square footprint, odd; H and W must exceed half of it.
+        implementation: one of `IMPLEMENTATIONS`; None takes the environment's JDNET_ATTENTION, and
+            `auto` where that is not set. `auto` is `native` where it can be had, else `shifts`.
 
     Returns:
         [B, V, H, W]; one weight map serves all V channels. Half-precision inputs are computed,
         and returned, in float32.
+
+    Raises:
+        ValueError: the implementation is unknown or cannot take these inputs.
 
     Source: JDNet paper, section 3.2, Eq. 2-4.
     """
     with torch.autocast(phi.device.type, enabled=False):
         if phi.dtype in (torch.float16, torch.bfloat16):
             phi, psi, beta, position = phi.float(), psi.float(), beta.float(), position.float()
+        chosen = choose_implementation(phi, footprint, implementation)
         pad = [footprint // 2] * 4
-        out: Tensor = _ShiftAttention.apply(  # type: ignore[no-untyped-call]
+        out: Tensor = _attention(
             phi,
             F.pad(psi, pad, mode="reflect"),
             F.pad(beta, pad, mode="reflect"),
@@ -74,110 +71,102 @@ def pairwise_attention(
             F.pad(position, pad, mode="reflect"),
             gamma.to(phi.dtype),
             footprint,
+            chosen,
         )
         return out
 
 
-class _ShiftAttention(torch.autograd.Function):
-    """The operator as a loop over the footprint's shifts; keys and values come padded."""
+def choose_implementation(phi: Tensor, footprint: int, wanted: str | None = None) -> str:
+    """The implementation that runs for these inputs; arguments as in `pairwise_attention`.
 
-    @staticmethod
-    def forward(
-        ctx: Any,
-        phi: Tensor,
-        psi: Tensor,
-        beta: Tensor,
-        position: Tensor,
-        position_padded: Tensor,
-        gamma: Tensor,
-        footprint: int,
-    ) -> Tensor:
-        ctx.footprint = footprint
-        ctx.save_for_backward(phi, psi, beta, position, position_padded, gamma)
-        alpha = _weights(phi, psi, position, position_padded, gamma, footprint)
-        out = beta.new_zeros(phi.shape[0], beta.shape[1], *phi.shape[2:])
-        for k, shifted in enumerate(_shifts(beta, footprint)):
-            out.addcmul_(alpha[:, k : k + 1], shifted)
-        return out
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        phi, psi, beta, position, position_padded, gamma = ctx.saved_tensors
-        footprint, relations = ctx.footprint, phi.shape[1]
-        alpha = _weights(phi, psi, position, position_padded, gamma, footprint)
-
-        grad_beta = torch.zeros_like(beta)
-        grad_logits = torch.empty_like(alpha)
-        for k, (shifted, grad_shifted) in enumerate(
-            zip(_shifts(beta, footprint), _shifts(grad_beta, footprint), strict=True)
-        ):
-            torch.sum(grad_out * shifted, dim=1, out=grad_logits[:, k])
-            grad_shifted.addcmul_(alpha[:, k : k + 1], grad_out)
-        # Softmax: d logit = alpha * (d alpha - sum over the footprint of alpha * d alpha).
-        grad_logits.sub_((alpha * grad_logits).sum(dim=1, keepdim=True)).mul_(alpha)
-
-        grad_phi, grad_psi, grad_content = _relation_backward(
-            grad_logits, phi, psi, gamma[:relations], footprint
+    Raises:
+        ValueError: the wanted one is unknown or cannot take these inputs.
+    """
+    wanted = wanted or os.environ.get("JDNET_ATTENTION", "auto")
+    if wanted not in ("auto", *IMPLEMENTATIONS):
+        raise ValueError(
+            f"no attention {wanted!r}: JDNET_ATTENTION takes auto, {', '.join(IMPLEMENTATIONS)}"
         )
-        grad_position, grad_padded, grad_place = _relation_backward(
-            grad_logits.sum(dim=0, keepdim=True),  # the position is shared by the batch
-            position,
-            position_padded,
-            gamma[relations:],
-            footprint,
-        )
-        grad_gamma = torch.cat([grad_content, grad_place])
-        return grad_phi, grad_psi, grad_beta, grad_position, grad_padded, grad_gamma, None
+    if wanted == "shifts" or (wanted == "auto" and not native.is_usable(phi, footprint)):
+        return "shifts"
+    if not native.is_usable(phi, footprint):
+        raise ValueError(f"the native attention takes float32 on the CPU, got {phi.dtype}")
+    return "native"
 
 
-def _shifts(padded: Tensor, footprint: int) -> Iterator[Tensor]:
-    """Views of a padded tensor, one per neighbour, rows slow and columns fast."""
-    h, w = padded.shape[2] - footprint + 1, padded.shape[3] - footprint + 1
-    for top in range(footprint):
-        for left in range(footprint):
-            yield padded[:, :, top : top + h, left : left + w]
-
-
-def _weights(
+@torch.library.custom_op("jdnet::pairwise_attention", mutates_args=())
+def _attention(
     phi: Tensor,
     psi: Tensor,
+    beta: Tensor,
     position: Tensor,
     position_padded: Tensor,
     gamma: Tensor,
     footprint: int,
+    implementation: str,
 ) -> Tensor:
-    """Adaptive weights alpha, [B, K*K, H, W]: Eq. 3."""
-    relations = phi.shape[1]
-    logits = _relation(phi, psi, gamma[:relations], footprint)
-    logits += _relation(position, position_padded, gamma[relations:], footprint)
-    return logits.softmax(dim=1)
+    out: Tensor = IMPLEMENTATIONS[implementation].forward(
+        phi, psi, beta, position, position_padded, gamma, footprint
+    )
+    return out
 
 
-def _relation(query: Tensor, key: Tensor, gamma: Tensor, footprint: int) -> Tensor:
-    """Logits gamma . LeakyReLU(query_i - key_j), [B, K*K, H, W]: Eq. 4 into Eq. 3."""
-    b, _, h, w = query.shape
-    logits = query.new_empty(b, footprint**2, h, w)
-    for k, shifted in enumerate(_shifts(key, footprint)):
-        relation = F.leaky_relu_(query - shifted, SLOPE).mul_(gamma.view(1, -1, 1, 1))
-        torch.sum(relation, dim=1, out=logits[:, k])
-    return logits
+@_attention.register_fake
+def _(
+    phi: Tensor,
+    psi: Tensor,
+    beta: Tensor,
+    position: Tensor,
+    position_padded: Tensor,
+    gamma: Tensor,
+    footprint: int,
+    implementation: str,
+) -> Tensor:
+    return beta.new_empty(phi.shape[0], beta.shape[1], *phi.shape[2:])
 
 
-def _relation_backward(
-    grad_logits: Tensor, query: Tensor, key: Tensor, gamma: Tensor, footprint: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `_relation` with respect to query, key and gamma."""
-    grad_query, grad_key = torch.zeros_like(query), torch.zeros_like(key)
-    grad_gamma = torch.zeros_like(gamma)
-    for k, (shifted, grad_shifted) in enumerate(
-        zip(_shifts(key, footprint), _shifts(grad_key, footprint), strict=True)
-    ):
-        difference = query - shifted
-        grad = grad_logits[:, k : k + 1]
-        grad_gamma += (F.leaky_relu(difference, SLOPE) * grad).sum(dim=(0, 2, 3))
-        grad = grad * gamma.view(1, -1, 1, 1)
-        grad = torch.ops.aten.leaky_relu_backward(grad, difference, SLOPE, False)
-        grad_query += grad
-        grad_shifted -= grad
-    return grad_query, grad_key, grad_gamma
+@torch.library.custom_op("jdnet::pairwise_attention_backward", mutates_args=())
+def _attention_backward(
+    grad_out: Tensor,
+    phi: Tensor,
+    psi: Tensor,
+    beta: Tensor,
+    position: Tensor,
+    position_padded: Tensor,
+    gamma: Tensor,
+    footprint: int,
+    implementation: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    grads: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+    grads = IMPLEMENTATIONS[implementation].backward(
+        grad_out, phi, psi, beta, position, position_padded, gamma, footprint
+    )
+    return grads
+
+
+@_attention_backward.register_fake
+def _(
+    grad_out: Tensor,
+    phi: Tensor,
+    psi: Tensor,
+    beta: Tensor,
+    position: Tensor,
+    position_padded: Tensor,
+    gamma: Tensor,
+    footprint: int,
+    implementation: str,
+) -> tuple[Tensor, ...]:
+    return tuple(map(torch.empty_like, (phi, psi, beta, position, position_padded, gamma)))
+
+
+def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *tensors, ctx.footprint, ctx.implementation = inputs
+    ctx.save_for_backward(*tensors)
+
+
+def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+    grads = _attention_backward(grad_out, *ctx.saved_tensors, ctx.footprint, ctx.implementation)
+    return (*grads, None, None)
+
+
+_attention.register_autograd(_backward, setup_context=_save_inputs)

@@ -1,0 +1,338 @@
+"""DANet: image deraining via dynamic association learning (IJCAI 2022).
+
+Rain is estimated at half the size (`RainNet`), then the background it leaves is brought back to
+the full size (`DetailNet`). Convolutions carry no bias but for the separable ones.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.recurrent import SqueezeExcitation
+
+MULTIPLE = 16  # half size, then three halvings
+
+
+def conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
+    """A 3x3 convolution without bias."""
+    return nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
+
+
+def resize(x: Tensor, factor: float) -> Tensor:
+    """[B, C, H, W] -> [B, C, factor * H, factor * W], bilinear."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)
+
+
+class SeparableConv(nn.Sequential):
+    """A 3x3 convolution of each channel, a 1x1 convolution across them, both with bias."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.depth = nn.Conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels)
+        self.point = nn.Conv2d(in_channels, out_channels, 1)
+
+
+class Fusion(nn.Module):
+    """Fuse two features and add the first.
+
+    Args:
+        channels: C.
+        hidden: bottleneck of the channel attention.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = SeparableConv(2 * channels, channels)
+        self.attention = SqueezeExcitation(channels, hidden, bias=False)
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        """Two [B, C, H, W] -> [B, C, H, W]."""
+        fused: Tensor = self.attention(self.reduce(torch.cat([x, other], dim=1)))
+        return fused + x
+
+
+class ProgressiveFusion(nn.Module):
+    """Fuse several features, the last pair first; arguments as in `Fusion`.
+
+    Args:
+        inputs: number of features.
+        channels: C.
+        hidden: bottleneck of the channel attention.
+    """
+
+    def __init__(self, inputs: int, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.reduce = nn.ModuleList(
+            SeparableConv(2 * channels, channels) for _ in range(inputs - 1)
+        )
+        self.attention = SqueezeExcitation(channels, hidden, bias=False)
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """[B, C, H, W] each -> [B, C, H, W]."""
+        *others, fused = features
+        for x, reduce in zip(reversed(others), self.reduce, strict=True):
+            fused = reduce(torch.cat([x, fused], dim=1))
+        out: Tensor = fused + self.attention(fused)
+        return out
+
+
+class AttentionBlock(nn.Module):
+    """Residual block with channel attention.
+
+    Args:
+        channels: C.
+        hidden: bottleneck of the channel attention.
+        slope: PReLU, one for the whole sub-network.
+    """
+
+    def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(channels, channels), slope, conv(channels, channels))
+        self.attention = SqueezeExcitation(channels, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        out: Tensor = self.attention(self.body(x))
+        return out + x
+
+
+class SeparableBlock(nn.Module):
+    """The encoder's block, of separable convolutions; arguments as in `AttentionBlock`."""
+
+    def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            SeparableConv(channels, channels), slope, SeparableConv(channels, channels)
+        )
+        self.attention = SqueezeExcitation(channels, hidden, bias=False)
+        self.fuse = Fusion(channels, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        # Released code: the fusion adds its first argument, here the branch and not the input.
+        out: Tensor = self.fuse(self.attention(self.body(x)), x)
+        return out
+
+
+class EncoderLevel(nn.Module):
+    """Refine the features of one size; arguments as in `AttentionBlock`."""
+
+    def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
+        super().__init__()
+        self.block = SeparableBlock(channels, hidden, slope)
+        self.fuse = Fusion(channels, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        out: Tensor = self.fuse(x, self.block(x))
+        return out
+
+
+class DecoderLevel(nn.Module):
+    """Fuse the features of all levels, then refine them; arguments as in `AttentionBlock`."""
+
+    def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
+        super().__init__()
+        self.gather = ProgressiveFusion(4, channels, hidden)
+        self.block = AttentionBlock(channels, hidden, slope)
+        self.fuse = Fusion(channels, hidden)
+
+    def forward(self, *features: Tensor) -> Tensor:
+        """Four [B, C, H, W] -> [B, C, H, W]."""
+        gathered = self.gather(*features)
+        out: Tensor = self.fuse(gathered, self.block(gathered))
+        return out
+
+
+class Rescale(nn.Module):
+    """Resize bilinearly and mix the channels.
+
+    Args:
+        channels: C.
+        factor: of the size.
+    """
+
+    def __init__(self, channels: int, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+        self.mix = nn.Conv2d(channels, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, factor * H, factor * W]."""
+        out: Tensor = self.mix(resize(x, self.factor))
+        return out
+
+
+class Encoder(nn.Module):
+    """Three levels, each at half the size of the last; arguments as in `AttentionBlock`."""
+
+    def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
+        super().__init__()
+        self.down = nn.ModuleList(Rescale(channels, 1 / 2) for _ in range(3))
+        self.levels = nn.ModuleList(EncoderLevel(channels, hidden, slope) for _ in range(3))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """[B, C, H, W] -> three [B, C, H/2, W/2], [B, C, H/4, W/4], [B, C, H/8, W/8]."""
+        features = []
+        for down, level in zip(self.down, self.levels, strict=True):
+            x = level(down(x))
+            features.append(x)
+        return tuple(features)
+
+
+class Decoder(nn.Module):
+    """Three levels, coarse to fine, each fed by all of the encoder's.
+
+    Arguments as in `AttentionBlock`.
+    """
+
+    def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
+        super().__init__()
+        self.level1, self.level2, self.level3 = (
+            DecoderLevel(channels, hidden, slope) for _ in range(3)
+        )
+        self.up1, self.up2, self.up3 = (Rescale(channels, 2) for _ in range(3))
+        self.from1to2, self.from2to3 = (Rescale(channels, 1 / 2) for _ in range(2))
+        self.from2to1, self.from3to2 = (Rescale(channels, 2) for _ in range(2))
+        self.from1to3 = Rescale(channels, 1 / 4)
+        self.from3to1 = Rescale(channels, 4)
+
+    def forward(self, e1: Tensor, e2: Tensor, e3: Tensor) -> Tensor:
+        """The encoder's three features -> [B, C, H, W]."""
+        # Released code: e3 comes twice, where the levels below take the decoded features.
+        d3 = self.up3(self.level3(e3, e3, self.from2to3(e2), self.from1to3(e1)))
+        d2 = self.up2(self.level2(d3, e2, self.from1to2(e1), self.from3to2(e3)))
+        out: Tensor = self.up1(self.level1(d2, e1, self.from2to1(e2), self.from3to1(e3)))
+        return out
+
+
+class Trunk(nn.Module):
+    """What both sub-networks do with their features: full-size blocks beside an encoder-decoder.
+
+    Args:
+        blocks: number of residual blocks at the features' own size.
+        channels: C.
+        hidden: bottleneck of the channel attention.
+        slope: PReLU, one for the whole sub-network.
+    """
+
+    def __init__(self, blocks: int, channels: int, hidden: int, slope: nn.PReLU) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(
+            *(AttentionBlock(channels, hidden, slope) for _ in range(blocks)),
+            conv(channels, channels),
+        )
+        self.encoder = Encoder(channels, hidden, slope)
+        self.decoder = Decoder(channels, hidden, slope)
+        self.combine = Fusion(channels, hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]; H, W multiples of 8."""
+        out: Tensor = self.combine(self.blocks(x) + x, self.decoder(*self.encoder(x)))
+        return out
+
+
+class RainNet(nn.Module):
+    """Rain layer at half the size.
+
+    Args:
+        channels: C.
+        hidden: bottleneck of the channel attention.
+        blocks: see `Trunk`.
+    """
+
+    def __init__(self, channels: int, hidden: int, blocks: int) -> None:
+        super().__init__()
+        slope = nn.PReLU()
+        self.enter_small = nn.Sequential(conv(3, channels), AttentionBlock(channels, hidden, slope))
+        self.enter_quadrants = nn.Sequential(
+            conv(4 * 3, channels), AttentionBlock(channels, hidden, slope)
+        )
+        self.merge = conv(2 * channels, channels)
+        self.trunk = Trunk(blocks, channels, hidden, slope)
+        self.leave = conv(channels, 3)
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        """[B, 3, H, W] -> [B, 3, H/2, W/2]."""
+        top, bottom = rainy.chunk(2, dim=2)
+        quadrants = [*top.chunk(2, dim=3), *bottom.chunk(2, dim=3)]
+        features = [
+            self.enter_small(resize(rainy, 1 / 2)),
+            self.enter_quadrants(torch.cat(quadrants, dim=1)),
+        ]
+        rain: Tensor = self.leave(self.trunk(self.merge(torch.cat(features, dim=1))))
+        return rain
+
+
+class DetailNet(nn.Module):
+    """Background at full size from the rainy image and the half-size rain and background.
+
+    Args:
+        channels: C.
+        hidden: bottleneck of the channel attention.
+        blocks: see `Trunk`.
+    """
+
+    def __init__(self, channels: int, hidden: int, blocks: int) -> None:
+        super().__init__()
+        self.enter_rainy = conv(3, channels, stride=2)
+        self.enter_rain = conv(3, channels)
+        self.enter_background = conv(3, channels)
+        self.trunk = Trunk(blocks, channels, hidden, nn.PReLU())
+        self.widen = conv(channels, 2 * channels)
+        self.leave = conv(channels // 2, 3)
+
+    def forward(self, rainy: Tensor, rain: Tensor, background: Tensor) -> Tensor:
+        """[B, 3, H, W] and two [B, 3, H/2, W/2] -> [B, 3, H, W]."""
+        features = self.enter_rainy(rainy)  # [B, C, H/2, W/2]
+        mask = torch.sigmoid(self.enter_rain(rain))
+        features = features * mask + features + self.enter_background(background)
+        details: Tensor = self.leave(shuffle(self.widen(self.trunk(features))))
+        return details + resize(background, 2)
+
+
+def shuffle(x: Tensor) -> Tensor:
+    """[B, 4 C, H, W] -> [B, C, 2 H, 2 W]: out[c, 2y + i, 2x + j] = x[4c + 2j + i, y, x].
+
+    As released; `F.pixel_shuffle` takes channel 4c + 2i + j.
+    """
+    split = x.unflatten(1, (-1, 2, 2))  # [B, C, 2, 2, H, W]
+    return F.pixel_shuffle(split.transpose(2, 3).flatten(1, 3), 2)
+
+
+class DANet(nn.Module):
+    """Remove the rain at half the size, then restore the details at full size.
+
+    Args:
+        channels: feature channels C, even.
+        blocks: residual blocks at the features' own size, in each of the two sub-networks.
+        reduction: C over the bottleneck of the channel attention.
+
+    Source: released code.
+    """
+
+    def __init__(self, channels: int = 64, blocks: int = 10, reduction: int = 4) -> None:
+        super().__init__()
+        self.rain = RainNet(channels, channels // reduction, blocks)
+        self.detail = DetailNet(channels, channels // reduction, blocks)
+
+    def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] -> background at half the size, rounded up, and at full size; not clamped.
+
+        The first compares with `F.avg_pool2d(clean, 2, ceil_mode=True)`.
+        """
+        h, w = rainy.shape[2:]
+        padded = F.pad(rainy, [0, -w % MULTIPLE, 0, -h % MULTIPLE], mode="replicate")
+        rain = self.rain(padded)
+        background = resize(padded, 1 / 2) - rain
+        clean = self.detail(padded, rain, background)
+        return background[:, :, : (h + 1) // 2, : (w + 1) // 2], clean[:, :, :h, :w]
+
+    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+        """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
+
+        Args:
+            rainy: images of any size from 1x1 up.
+            window: not needed here, see `JDNet.forward`.
+        """
+        return self.stages(rainy)[-1]

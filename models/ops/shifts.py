@@ -1,0 +1,119 @@
+"""Pairwise attention in plain PyTorch: a walk over the shifts of the footprint, on any device.
+
+Keys, values and the second copy of the position come padded by half a footprint on every side.
+Nothing is saved for the backward but the inputs: it makes the weights again.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.ops.reference import SLOPE
+
+
+def forward(
+    phi: Tensor,
+    psi: Tensor,
+    beta: Tensor,
+    position: Tensor,
+    position_padded: Tensor,
+    gamma: Tensor,
+    footprint: int,
+) -> Tensor:
+    """Eq. 2: [B, V, H, W]."""
+    alpha = _weights(phi, psi, position, position_padded, gamma, footprint)
+    out = beta.new_zeros(phi.shape[0], beta.shape[1], *phi.shape[2:])
+    for k, shifted in enumerate(_shifts(beta, footprint)):
+        out.addcmul_(alpha[:, k : k + 1], shifted)
+    return out
+
+
+def backward(
+    grad_out: Tensor,
+    phi: Tensor,
+    psi: Tensor,
+    beta: Tensor,
+    position: Tensor,
+    position_padded: Tensor,
+    gamma: Tensor,
+    footprint: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients with respect to the tensors of `forward`, in their order."""
+    relations = phi.shape[1]
+    alpha = _weights(phi, psi, position, position_padded, gamma, footprint)
+    grad_beta = torch.zeros_like(beta)
+    grad_logits = torch.empty_like(alpha)
+    for k, (shifted, grad_shifted) in enumerate(
+        zip(_shifts(beta, footprint), _shifts(grad_beta, footprint), strict=True)
+    ):
+        torch.sum(grad_out * shifted, dim=1, out=grad_logits[:, k])
+        grad_shifted.addcmul_(alpha[:, k : k + 1], grad_out)
+    # Softmax: d logit = alpha * (d alpha - sum over the footprint of alpha * d alpha).
+    grad_logits.sub_((alpha * grad_logits).sum(dim=1, keepdim=True)).mul_(alpha)
+
+    grad_phi, grad_psi, grad_content = _relation_backward(
+        grad_logits, phi, psi, gamma[:relations], footprint
+    )
+    grad_position, grad_padded, grad_place = _relation_backward(
+        grad_logits.sum(dim=0, keepdim=True),  # the position is shared by the batch
+        position,
+        position_padded,
+        gamma[relations:],
+        footprint,
+    )
+    grad_gamma = torch.cat([grad_content, grad_place])
+    return grad_phi, grad_psi, grad_beta, grad_position, grad_padded, grad_gamma
+
+
+def _shifts(padded: Tensor, footprint: int) -> Iterator[Tensor]:
+    """Views of a padded tensor, one per neighbour, rows slow and columns fast."""
+    h, w = padded.shape[2] - footprint + 1, padded.shape[3] - footprint + 1
+    for top in range(footprint):
+        for left in range(footprint):
+            yield padded[:, :, top : top + h, left : left + w]
+
+
+def _weights(
+    phi: Tensor,
+    psi: Tensor,
+    position: Tensor,
+    position_padded: Tensor,
+    gamma: Tensor,
+    footprint: int,
+) -> Tensor:
+    """Adaptive weights alpha, [B, K*K, H, W]: Eq. 3."""
+    relations = phi.shape[1]
+    logits = _relation(phi, psi, gamma[:relations], footprint)
+    logits += _relation(position, position_padded, gamma[relations:], footprint)
+    return logits.softmax(dim=1)
+
+
+def _relation(query: Tensor, key: Tensor, gamma: Tensor, footprint: int) -> Tensor:
+    """Logits gamma . LeakyReLU(query_i - key_j), [B, K*K, H, W]: Eq. 4 into Eq. 3."""
+    b, _, h, w = query.shape
+    logits = query.new_empty(b, footprint**2, h, w)
+    for k, shifted in enumerate(_shifts(key, footprint)):
+        relation = F.leaky_relu_(query - shifted, SLOPE).mul_(gamma.view(1, -1, 1, 1))
+        torch.sum(relation, dim=1, out=logits[:, k])
+    return logits
+
+
+def _relation_backward(
+    grad_logits: Tensor, query: Tensor, key: Tensor, gamma: Tensor, footprint: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `_relation` with respect to query, key and gamma."""
+    grad_query, grad_key = torch.zeros_like(query), torch.zeros_like(key)
+    grad_gamma = torch.zeros_like(gamma)
+    for k, (shifted, grad_shifted) in enumerate(
+        zip(_shifts(key, footprint), _shifts(grad_key, footprint), strict=True)
+    ):
+        difference = query - shifted
+        grad = grad_logits[:, k : k + 1]
+        grad_gamma += (F.leaky_relu(difference, SLOPE) * grad).sum(dim=(0, 2, 3))
+        grad = grad * gamma.view(1, -1, 1, 1)
+        grad = torch.ops.aten.leaky_relu_backward(grad, difference, SLOPE, False)
+        grad_query += grad
+        grad_shifted -= grad
+    return grad_query, grad_key, grad_gamma

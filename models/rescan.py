@@ -1,0 +1,97 @@
+"""RESCAN: recurrent squeeze-and-excitation context aggregation net (ECCV 2018)."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from models.recurrent import ConvGRU, ConvLSTM, ConvRNN, SqueezeExcitation, State
+
+SQUEEZED = 6  # hidden units of every squeeze-and-excitation, whatever the channels
+
+
+class ConvCell(nn.Module):
+    """The cell without recurrence: a dilated convolution. It ignores the state it is given."""
+
+    def __init__(
+        self, in_channels: int, channels: int, dilation: int, activation: nn.Module
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 3, padding=dilation, dilation=dilation)
+        self.activation = activation
+
+    def forward(self, x: Tensor, state: State | None = None) -> State:
+        """[B, C_in, H, W] -> ([B, C, H, W],)."""
+        return (self.activation(self.conv(x)),)
+
+
+CELLS: dict[str, type[ConvCell | ConvRNN | ConvGRU | ConvLSTM]] = {
+    "conv": ConvCell,
+    "rnn": ConvRNN,
+    "gru": ConvGRU,
+    "lstm": ConvLSTM,
+}
+
+
+class RESCAN(nn.Module):
+    """Estimate the rain layer in stages, each on the image less the stage before's estimate.
+
+    Args:
+        stages: number of stages; all share their weights, the cells carry their states over.
+        channels: feature channels C.
+        depth: convolutions in a stage, at least 3; all but the last two are cells.
+        cell: kind of the cells.
+        frame: "full", each stage estimates the whole rain layer; "add", what the sum of the
+            stages before has missed.
+
+    Source: released code; squeeze-and-excitation always on.
+    """
+
+    def __init__(
+        self,
+        stages: int = 4,
+        channels: int = 24,
+        depth: int = 7,
+        cell: Literal["conv", "rnn", "gru", "lstm"] = "gru",
+        frame: Literal["full", "add"] = "full",
+    ) -> None:
+        super().__init__()
+        self.repeats, self.frame = stages, frame
+
+        def activation() -> nn.Module:
+            return nn.Sequential(SqueezeExcitation(channels, SQUEEZED), nn.LeakyReLU(0.2))
+
+        dilations = [1, *(2**i for i in range(depth - 3))]
+        self.cells = nn.ModuleList(
+            CELLS[cell](channels if i else 3, channels, dilation, activation())
+            for i, dilation in enumerate(dilations)
+        )
+        self.leave = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1),
+            activation(),
+            nn.Conv2d(channels, 3, 1),
+        )
+
+    def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] -> what each stage derained, each [B, 3, H, W]; not clamped."""
+        states: list[State | None] = [None] * len(self.cells)
+        derained: list[Tensor] = []
+        x, rain = rainy, torch.zeros_like(rainy)
+        for _ in range(self.repeats):
+            for i, cell in enumerate(self.cells):
+                states[i] = state = cell(x, states[i])
+                x = state[0]
+            estimate = self.leave(x)
+            rain = estimate + rain.detach() if self.frame == "add" else estimate
+            x = rainy - rain
+            derained.append(x)
+        return tuple(derained)
+
+    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+        """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
+
+        Args:
+            rainy: images of any size from 1x1 up.
+            window: not needed here, see `JDNet.forward`.
+        """
+        return self.stages(rainy)[-1]

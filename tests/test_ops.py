@@ -1,0 +1,224 @@
+"""Pairwise attention: every implementation against the reference, and that against a naive loop."""
+
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.ops import choose_implementation, native, pairwise_attention
+from models.ops import pairwise_attention_reference as reference
+
+
+class Inputs(NamedTuple):
+    """Arguments of the operator, but for the footprint."""
+
+    phi: Tensor
+    psi: Tensor
+    beta: Tensor
+    position: Tensor
+    gamma: Tensor
+
+
+def operator_inputs(
+    n: int = 2, h: int = 6, w: int = 9, r: int = 2, v: int = 8, dtype: torch.dtype = torch.float64
+) -> Inputs:
+    torch.manual_seed(1)
+    shapes = [(n, r, h, w), (n, r, h, w), (n, v, h, w), (1, 2, h, w), (r + 2,)]
+    return Inputs(*(torch.randn(s, dtype=torch.float64).to(dtype).requires_grad_() for s in shapes))
+
+
+def detached(inputs: Inputs) -> Inputs:
+    return Inputs(*(x.detach() for x in inputs))
+
+
+@pytest.fixture
+def compiled() -> None:
+    if native.load() is None:
+        pytest.skip("no C++ compiler on this machine")
+
+
+def naive_attention(
+    phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor, gamma: Tensor, footprint: int
+) -> Tensor:
+    """Pixel by pixel, as the equations read."""
+    n, values, h, w = beta.shape
+    radius = footprint // 2
+    out = torch.empty_like(beta)
+
+    def reflect(v: int, length: int) -> int:
+        v = abs(v)
+        return 2 * (length - 1) - v if v >= length else v
+
+    for b in range(n):
+        for i in range(h):
+            for j in range(w):
+                neighbours = [
+                    (reflect(i + dy, h), reflect(j + dx, w))
+                    for dy in range(-radius, radius + 1)
+                    for dx in range(-radius, radius + 1)
+                ]
+                logits = []
+                for y, x in neighbours:
+                    content = phi[b, :, i, j] - psi[b, :, y, x]
+                    place = position[0, :, i, j] - position[0, :, y, x]
+                    logits.append(gamma @ F.leaky_relu(torch.cat([content, place]), 0.2))
+                alpha = torch.stack(logits).softmax(0)
+                gathered = torch.stack([beta[b, :, y, x] for y, x in neighbours])
+                out[b, :, i, j] = alpha @ gathered.view(-1, values)
+    return out
+
+
+@pytest.mark.parametrize("operator", [pairwise_attention, reference])
+@pytest.mark.parametrize("footprint", [3, 7])
+def test_attention_is_the_equation(operator: Callable[..., Tensor], footprint: int) -> None:
+    inputs = detached(operator_inputs(h=5, w=4))
+    torch.testing.assert_close(
+        operator(*inputs, footprint), naive_attention(*inputs, footprint), rtol=1e-12, atol=1e-12
+    )
+
+
+def gradients(operator: Callable[..., Tensor], inputs: Inputs, footprint: int) -> list[Tensor]:
+    out = operator(*inputs, footprint)
+    out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+    return [out.detach(), *(x.grad for x in inputs if x.grad is not None)]
+
+
+@pytest.mark.parametrize("size", [(6, 9), (9, 6), (4, 4)])
+def test_shifts_equal_the_reference(size: tuple[int, int]) -> None:
+    """Also off the square, where the released kernels were wrong."""
+    results = [
+        gradients(operator, operator_inputs(h=size[0], w=size[1]), 7)
+        for operator in (partial(pairwise_attention, implementation="shifts"), reference)
+    ]
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize(
+    ("n", "h", "w", "r", "v", "footprint"),
+    [
+        (2, 64, 64, 2, 8, 7),
+        (1, 37, 53, 2, 8, 7),
+        (3, 5, 4, 2, 8, 7),  # one block, less than full
+        (1, 4, 100, 1, 4, 7),
+        (2, 20, 33, 4, 16, 3),
+        (1, 70, 40, 2, 8, 1),
+        (1, 40, 40, 2, 8, 15),
+    ],
+)
+def test_native_equals_the_reference(
+    n: int, h: int, w: int, r: int, v: int, footprint: int
+) -> None:
+    exact = gradients(reference, operator_inputs(n, h, w, r, v), footprint)
+    run = partial(pairwise_attention, implementation="native")
+    ours = gradients(run, operator_inputs(n, h, w, r, v, torch.float32), footprint)
+    for mine, theirs in zip(ours, exact, strict=True):
+        scale = theirs.abs().max().item()
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=1e-5 * max(scale, 1))
+
+
+@pytest.mark.usefixtures("compiled")
+def test_native_is_the_same_for_any_number_of_threads(one_thread_after: None) -> None:
+    results = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        run = partial(pairwise_attention, implementation="native")
+        results.append(gradients(run, operator_inputs(2, 50, 45, dtype=torch.float32), 7))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.fixture
+def one_thread_after() -> Iterator[None]:
+    yield
+    torch.set_num_threads(1)
+
+
+def test_gradcheck() -> None:
+    inputs = operator_inputs(n=1, h=4, w=5)
+    assert torch.autograd.gradcheck(partial(pairwise_attention, footprint=3), tuple(inputs))
+
+
+def test_the_operator_is_registered_correctly() -> None:
+    phi, psi, beta, position, gamma = operator_inputs(n=1, h=4, w=5)
+    padded = [F.pad(x, [1] * 4, mode="reflect").detach().requires_grad_() for x in (psi, beta)]
+    place = F.pad(position, [1] * 4, mode="reflect").detach().requires_grad_()
+    arguments = (phi, *padded, position, place, gamma, 3, "shifts")
+    torch.library.opcheck(torch.ops.jdnet.pairwise_attention.default, arguments)
+
+
+def test_large_logits() -> None:
+    for implementation in ("shifts", None):
+        inputs = Inputs(*(1e4 * x.detach().float() for x in operator_inputs()))
+        assert pairwise_attention(*inputs, 7, implementation).isfinite().all()
+
+
+def test_float32_under_autocast() -> None:
+    inputs = Inputs(*(x.detach().bfloat16() for x in operator_inputs()))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = pairwise_attention(*inputs, 7)
+    assert out.dtype == torch.float32
+    exact = reference(*Inputs(*(x.double() for x in inputs)), 7)
+    torch.testing.assert_close(out.double(), exact, rtol=1e-4, atol=1e-4)
+
+
+def test_the_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
+    single, double = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, dtype=torch.float64)
+    best = "shifts" if native.load() is None else "native"
+    assert choose_implementation(single, 7) == best
+    assert choose_implementation(double, 7) == "shifts"
+    assert choose_implementation(single, 17) == "shifts"  # larger than the compiled code's
+    assert choose_implementation(single, 7, "shifts") == "shifts"
+    monkeypatch.setenv("JDNET_ATTENTION", "shifts")
+    assert choose_implementation(single, 7) == "shifts"
+    with pytest.raises(ValueError, match="native attention takes float32 on the CPU"):
+        choose_implementation(double, 7, "native")
+    monkeypatch.setenv("JDNET_ATTENTION", "cupy")
+    with pytest.raises(ValueError, match="no attention 'cupy': JDNET_ATTENTION takes auto, shifts"):
+        choose_implementation(single, 7)
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])
+def test_without_a_compiler_one_line_and_the_shifts(
+    compiler: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    native.load.cache_clear()
+    monkeypatch.setenv("CXX", compiler)
+    try:
+        inputs = detached(operator_inputs(dtype=torch.float32))
+        for _ in range(2):
+            torch.testing.assert_close(pairwise_attention(*inputs, 7), reference(*inputs, 7))
+        shown = capsys.readouterr().err
+        assert shown.startswith(f"note: the slower PyTorch attention is used ({compiler}: ")
+        assert shown.count("\n") == 1
+    finally:
+        native.load.cache_clear()
+
+
+@pytest.mark.usefixtures("compiled")
+def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    native.load.cache_clear()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    calls: list[list[str]] = []
+    run = subprocess.run
+
+    def spy(command: list[str], **options: object) -> object:
+        calls.append(command)
+        return run(command, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "run", spy)
+    try:
+        assert native.load() is not None
+        native.load.cache_clear()
+        assert native.load() is not None
+    finally:
+        native.load.cache_clear()
+    assert sum("-shared" in command for command in calls) == 1
+    assert len(list((tmp_path / "jdnet").iterdir())) == 1

@@ -1,0 +1,306 @@
+"""DCSFN, DANet, the PReNet family and RESCAN against the outputs of their released codes."""
+
+import json
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import FIXTURES
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from models.danet import DANet, shuffle
+from models.dcsfn import DCSFN
+from models.prenet import PReNet
+from models.recurrent import ConvLSTM, ConvRNN, Gate, SqueezeExcitation
+from models.rescan import RESCAN
+from tools.released_keys import released_key
+
+Sibling = DCSFN | DANet | PReNet | RESCAN
+
+FIXTURE = json.loads((FIXTURES / "siblings.json").read_text())  # outputs in the order of stages()
+RELEASED: dict[str, Callable[[], Sibling]] = {
+    "dcsfn": DCSFN,
+    "danet": DANet,
+    "PReNet": PReNet,
+    "PReNet_r": lambda: PReNet(shared_blocks=True),
+    "PRN": lambda: PReNet(recurrence="none"),
+    "PRN_r": lambda: PReNet(recurrence="none", shared_blocks=True),
+    "PReNet_GRU": lambda: PReNet(recurrence="gru", global_residual=False),
+    "PReNet_LSTM": lambda: PReNet(global_residual=False),
+    "PReNet_x": lambda: PReNet(rainy_input=False, global_residual=False),
+    "rescan": RESCAN,
+}
+SMALL: dict[str, Callable[[], Sibling]] = {
+    "dcsfn": lambda: DCSFN(units=1, channels=4),
+    "dcsfn-rnn": lambda: DCSFN(units=1, channels=4, cell="rnn"),
+    # Without bias, a narrow bottleneck may be dead from the start.
+    "danet": lambda: DANet(channels=16, blocks=1, reduction=1),
+    "prenet": lambda: PReNet(stages=2, channels=4),
+    "prenet-gru": lambda: PReNet(stages=2, channels=4, recurrence="gru"),
+    "prenet-real": lambda: PReNet(
+        stages=2, channels=4, recurrence_last=True, global_residual=False
+    ),
+    "prn_r": lambda: PReNet(stages=2, channels=4, recurrence="none", shared_blocks=True),
+    "rescan-conv": lambda: RESCAN(stages=2, channels=4, cell="conv"),
+    "rescan-rnn": lambda: RESCAN(stages=2, channels=4, cell="rnn"),
+    "rescan-gru-add": lambda: RESCAN(stages=2, channels=4, frame="add"),
+    "rescan-lstm": lambda: RESCAN(stages=2, channels=4, cell="lstm"),
+}
+
+
+def released_keys(network: nn.Module) -> dict[str, str]:
+    name = type(network).__name__.lower()
+    return {key: released_key(name, key) for key in network.state_dict()}
+
+
+# To merge with tests/test_models.py: `filled`, `fixture_input` and `assert_matches`.
+def filled(name: str, dtype: torch.dtype) -> Sibling:
+    """The network with every tensor drawn from its released key, as the fixture's were."""
+    network = RELEASED[name]().double()
+    names = released_keys(network)
+    for key, tensor in network.state_dict().items():
+        released, shape = names[key], tuple(tensor.shape)
+        random = np.random.RandomState(zlib.crc32(released.encode()) & 0xFFFFFFFF)
+        if shape == (1,):  # DANet's shared slopes
+            values = np.full(shape, 0.15 if released.startswith("dsnet.") else 0.30)
+        elif released.endswith(".bias"):
+            values = 0.1 * random.standard_normal(shape)
+        else:
+            values = random.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
+        tensor.copy_(torch.from_numpy(np.asarray(values)))
+    return network.to(dtype).eval()
+
+
+def fixture_input(shape: str, dtype: torch.dtype) -> Tensor:
+    sides = [int(side) for side in shape.split("x")]
+    return torch.from_numpy(np.random.RandomState(1).rand(*sides)).to(dtype)
+
+
+def assert_matches(output: Tensor, expected: dict[str, Any], tolerance: float) -> None:
+    assert list(output.shape) == expected["shape"]
+    probes = output.flatten()[expected["probe_index"]].tolist()
+    assert probes == pytest.approx(expected["probe"], rel=tolerance, abs=tolerance)
+    for key, value in (
+        ("sum", output.double().sum()),
+        ("abs_sum", output.double().abs().sum()),
+        ("min", output.min()),
+        ("max", output.max()),
+    ):
+        assert value.item() == pytest.approx(expected[key], rel=tolerance)
+
+
+def released_outputs(network: Sibling, rainy: Tensor) -> list[Tensor]:
+    """What the released network returns, in the order of our stages."""
+    stages = network.stages(rainy)
+    return [rainy - stage if isinstance(network, RESCAN) else stage for stage in stages]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"]
+)
+@pytest.mark.parametrize("name", RELEASED)
+def test_outputs_and_gradients_of_the_released_code(
+    name: str, dtype: torch.dtype, tolerance: float
+) -> None:
+    network, expected = filled(name, dtype), FIXTURE[name]
+    names = released_keys(network)
+    assert sum(p.numel() for p in network.parameters()) == expected["params"]
+    assert len(set(names.values())) == len(names) == expected["state_tensors"]
+    for shape, fixtures in expected["eval"].items():
+        with torch.no_grad():
+            outputs = released_outputs(network, fixture_input(shape, dtype))
+        for output, fixture in zip(outputs, fixtures.values(), strict=True):
+            assert_matches(output, fixture, tolerance)
+
+    outputs = released_outputs(network, fixture_input("1x3x64x64", dtype))
+    loss = torch.stack([output.square().mean() for output in outputs]).sum()
+    loss.backward()
+    gradients = {
+        names[key]: p.grad.double().norm().item()
+        for key, p in network.named_parameters()
+        if p.grad is not None
+    }
+    assert loss.item() == pytest.approx(expected["grad"]["loss"], rel=tolerance)
+    total = sum(norm**2 for norm in gradients.values()) ** 0.5
+    assert total == pytest.approx(expected["grad"]["total_norm"], rel=tolerance)
+    for norm, key in expected["grad"]["largest"]:
+        assert gradients[key] == pytest.approx(norm, rel=tolerance)
+    without = {names[key] for key, _ in network.named_parameters()} - set(gradients)
+    assert without == set(expected["grad"]["none_grad_params"])
+
+
+@pytest.mark.parametrize(
+    ("build", "parameters"),
+    [
+        (DCSFN, 6_453_147),
+        (lambda: DCSFN(cell="rnn"), 6_366_267),  # 6.37M in a published comparison
+        (DANet, 2_943_138),
+        (PReNet, 168_963),
+        (lambda: PReNet(shared_blocks=True), 94_979),
+        (lambda: PReNet(recurrence="none"), 95_107),
+        (lambda: PReNet(recurrence="none", shared_blocks=True), 21_123),
+        (lambda: PReNet(recurrence="gru"), 150_499),
+        (lambda: RESCAN(cell="conv"), 28_695),
+        (lambda: RESCAN(cell="rnn"), 54_735),
+        (lambda: RESCAN(cell="gru"), 149_823),
+        (lambda: RESCAN(cell="lstm"), 197_367),
+    ],
+)
+def test_parameters_of_the_released_code(build: Callable[[], Sibling], parameters: int) -> None:
+    network = build()
+    assert sum(p.numel() for p in network.parameters()) == parameters
+    names = released_keys(network)
+    assert len(set(names.values())) == len(names)
+
+
+def test_unknown_key() -> None:
+    with pytest.raises(KeyError, match=r"blocks\.5\.0\.weight"):
+        released_key("prenet", "blocks.5.0.weight")
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=8, deadline=None)
+@given(h=st.integers(1, 40), w=st.integers(1, 40))
+def test_any_size(name: str, h: int, w: int) -> None:
+    torch.manual_seed(0)
+    network = SMALL[name]().eval()
+    image = torch.rand(1, 3, h, w)
+    with torch.inference_mode():
+        *others, last = network.stages(image)
+        derained = network(image, (0, 0, 64, 64))
+    assert derained.shape == image.shape
+    assert derained.isfinite().all()
+    assert torch.equal(derained, last)
+    for stage in others:
+        size = ((h + 1) // 2, (w + 1) // 2) if isinstance(network, DANet) else (h, w)
+        assert stage.shape == (1, 3, *size)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_parameter_learns_but_the_ones_that_cannot(name: str) -> None:
+    torch.manual_seed(0)
+    network = SMALL[name]().double()
+    stages = network.stages(torch.rand(2, 3, 32, 48, dtype=torch.float64))
+    torch.stack([stage.square().mean() for stage in stages]).sum().backward()
+    still = {
+        key.rsplit(".", 1)[0]
+        for key, p in network.named_parameters()
+        if p.grad is None or p.grad.abs().max() < 1e-12
+    }
+    expected = set()
+    if isinstance(network, DCSFN):
+        first_calls = ("coarse_to_fine.2", "fine_to_coarse.0")  # no state yet
+        gates = {"dcsfn": ("reset", "update", "candidate"), "dcsfn-rnn": ("mix",)}[name]
+        expected = {f"{cell}.{gate}.from_state" for cell in first_calls for gate in gates}
+        expected |= {f"{cell}.reset.from_input" for cell in first_calls if "reset" in gates}
+        expected |= {"unused_fine.0", "unused_coarse.0"}
+    assert still == expected
+
+
+# --- what no fixture covers --------------------------------------------------------------------
+
+
+def of_input(gate: Gate, x: Tensor) -> Tensor:
+    return F.conv2d(x, gate.from_input.weight, gate.from_input.bias, padding=2, dilation=2)
+
+
+def of_state(gate: Gate, h: Tensor) -> Tensor:
+    return F.conv2d(h, gate.from_state.weight, gate.from_state.bias, padding=1)
+
+
+def test_rnn_longhand() -> None:
+    torch.manual_seed(0)
+    cell = ConvRNN(3, 4, 2, nn.LeakyReLU(0.2))
+    x = torch.randn(2, 3, 5, 6)
+    (first,) = cell(x)
+    torch.testing.assert_close(first, F.leaky_relu(of_input(cell.mix, x).tanh(), 0.2))
+    (second,) = cell(x, (first,))
+    mixed = of_input(cell.mix, x) + of_state(cell.mix, first)
+    torch.testing.assert_close(second, F.leaky_relu(mixed.tanh(), 0.2))
+
+
+def test_lstm_longhand() -> None:
+    torch.manual_seed(0)
+    m = ConvLSTM(3, 4, 2, nn.LeakyReLU(0.2))
+    x = torch.randn(2, 3, 5, 6)
+    h, c = m(x)
+    expected = of_input(m.input, x).sigmoid() * of_input(m.cell, x).tanh()
+    torch.testing.assert_close(c, expected)
+    torch.testing.assert_close(h, F.leaky_relu(of_input(m.output, x).sigmoid() * c, 0.2))
+    next_h, next_c = m(x, (h, c))
+    i, f, j, o = (of_input(g, x) + of_state(g, h) for g in (m.input, m.forget, m.cell, m.output))
+    torch.testing.assert_close(next_c, f.sigmoid() * c + i.sigmoid() * j.tanh())
+    torch.testing.assert_close(next_h, F.leaky_relu(o.sigmoid() * next_c.tanh(), 0.2))
+
+
+def test_squeeze_excitation_longhand() -> None:
+    torch.manual_seed(0)
+    m = SqueezeExcitation(4, 3)
+    x = torch.randn(2, 4, 5, 6)
+    for image, out in zip(x, m(x), strict=True):
+        average = image.flatten(1).sum(dim=1) / 30
+        hidden = (m.squeeze.weight @ average + m.squeeze.bias).clamp(min=0)
+        weight = (m.excite.weight @ hidden + m.excite.bias).sigmoid()
+        torch.testing.assert_close(
+            out, torch.stack([w * c for w, c in zip(weight, image, strict=True)])
+        )
+
+
+@pytest.mark.parametrize(("frame", "sums"), [("full", [1, 1, 1]), ("add", [1, 2, 3])])
+def test_rescan_frames(frame: Any, sums: list[int]) -> None:
+    """A decoder that answers 0.1 whatever it sees; "add" stops the gradient at each stage."""
+    network = RESCAN(stages=3, channels=4, frame=frame)
+    last = network.leave[2]
+    assert isinstance(last, nn.Conv2d)
+    assert last.bias is not None
+    with torch.no_grad():
+        last.weight.zero_()
+        last.bias.fill_(0.1)
+    rainy = torch.rand(1, 3, 5, 6)
+    stages = network.stages(rainy)
+    for stage, multiple in zip(stages, sums, strict=True):
+        torch.testing.assert_close(stage, rainy - 0.1 * multiple)
+    stages[-1].sum().backward()
+    assert last.bias.grad is not None
+    assert last.bias.grad.tolist() == [-30, -30, -30]
+
+
+def test_prenet_with_the_recurrence_last() -> None:
+    torch.manual_seed(0)
+    network = PReNet(stages=2, channels=4, recurrence_last=True, global_residual=False)
+    assert network.recurrent is not None
+    rainy = torch.rand(1, 3, 5, 6)
+    state, x = None, rainy
+    for stage in network.stages(rainy):
+        u = network.enter(torch.cat([rainy, x], dim=1)).relu()
+        for block in network.blocks:
+            u = (u + block(u)).relu()
+        state = network.recurrent(u, state)
+        x = network.leave(state[0])
+        torch.testing.assert_close(stage, x)
+
+
+def test_danet_shuffle_is_the_formula() -> None:
+    x = torch.randn(2, 8, 3, 4)
+    out = shuffle(x)
+    assert out.shape == (2, 2, 6, 8)
+    for c in range(2):
+        for i in range(2):
+            for j in range(2):
+                assert torch.equal(out[:, c, i::2, j::2], x[:, 4 * c + 2 * j + i])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (5, 6)])
+def test_danet_half_size_stage_is_of_the_averaged_image(size: tuple[int, int]) -> None:
+    network = DANet(channels=8, blocks=1)
+    rainy = torch.rand(1, 3, *size)
+    with torch.no_grad():
+        network.rain.leave.weight.zero_()
+        half = network.stages(rainy)[0]
+    torch.testing.assert_close(half, F.avg_pool2d(rainy, 2, ceil_mode=True))
