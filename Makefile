@@ -16,13 +16,13 @@ test: .venv/installed-dev
 	.venv/bin/mypy
 	.venv/bin/python -m pytest
 
-.venv/bin/python:
-	$(PYTHON) -m venv .venv
+.venv/bin/pip:
+	$(PYTHON) -m venv --clear .venv
 
-.venv/installed: requirements.txt | .venv/bin/python
+.venv/installed: requirements.txt | .venv/bin/pip
 	$(PIP_INSTALL) -r requirements.txt
 	touch $@
 
-.venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/python
+.venv/installed-dev: requirements.txt requirements-dev.txt | .venv/bin/pip
 	$(PIP_INSTALL) -r requirements-dev.txt
 	touch $@ .venv/installed

@@ -4,6 +4,8 @@ python eval.py rain100l --weights runs/rain100l/best.pt
 """
 
 import csv
+import hashlib
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -16,6 +18,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from config import CONFIGS
 from config.cli import evaluate_config
 from config.published import PUBLISHED
 from config.schema import Folders, JDNet, Photographs, Synthetic, as_dict
@@ -23,6 +26,7 @@ from data import FolderPairs, Pairs, SyntheticPairs, find_pairs
 from models import NETWORKS
 from utils import checkpoint
 from utils.errors import UserError, run_command
+from utils.files import write_text
 from utils.image import side_by_side, to_pixels, to_tensor, write_image
 from utils.inference import derain
 from utils.metrics import Convention, score
@@ -160,9 +164,22 @@ def open_network(path: Path, fallback: JDNet, device: torch.device) -> nn.Module
     return network.to(device).eval()
 
 
-def table(
-    scores: Scores, dataset: str, data: Folders | Synthetic | Photographs, method: str
-) -> str:
+def describe(path: Path) -> dict[str, Any]:
+    """What scores must say of the weights: file, SHA-256, network and its arguments.
+
+    Raises:
+        UserError: as `utils.checkpoint.load_weights`.
+    """
+    weights = checkpoint.load_weights(path)
+    return {
+        "weights": str(path),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "network": weights.network,
+        "arguments": weights.arguments,
+    }
+
+
+def table(scores: Scores, dataset: str, data: Folders | Synthetic, method: str) -> str:
     """The scores as aligned text, published ones in rows of their own.
 
     Args:
@@ -171,9 +188,11 @@ def table(
         data: its data, for the release.
         method: names the derained row.
     """
-    release = getattr(data, "release", "")
-    kind = f"{release} release" if release else f"{getattr(data, 'heaviness', '')} rain"
-    published = PUBLISHED.get((dataset, release, scores.pairs), ())
+    if isinstance(data, Folders):
+        kind = f"{data.release} release"
+        published = PUBLISHED.get((dataset, data.release, scores.pairs), ())
+    else:
+        kind, published = f"{data.heaviness} rain", ()
     names = ["rainy input", method, *(row.method for row in published)]
     first = max(map(len, names)) + 2
     lines = [
@@ -199,15 +218,15 @@ def table(
 
 def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
     """Write scores.csv, a line for each pair and convention, and scores.json, means and `about`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "scores.csv").open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(PairScore.__dataclass_fields__))
-        writer.writeheader()
-        writer.writerows(asdict(row) for row in scores.rows)
+    rows = io.StringIO(newline="")
+    writer = csv.DictWriter(rows, fieldnames=list(PairScore.__dataclass_fields__))
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in scores.rows)
+    write_text(folder / "scores.csv", rows.getvalue())
     fields = ("rainy_psnr", "rainy_ssim", "psnr", "ssim")
     means = {c: {f: _json_number(scores.mean(c, f)) for f in fields} for c in scores.conventions}
     summary = {"pairs": scores.pairs, "mean": means, **about}
-    (folder / "scores.json").write_text(json.dumps(summary, indent=2) + "\n")
+    write_text(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
 
 
 def _json_number(value: float) -> float | str:
@@ -220,6 +239,9 @@ def main(arguments: list[str]) -> None:
     settings = evaluate_config(arguments)
     data = with_ground_truth(settings.data)
     weights = settings.weights or Path("runs") / settings.name / "best.pt"
+    about = describe(weights)
+    if about["network"] is not None and settings.network != CONFIGS[settings.name].network:
+        raise UserError(f"{weights} says which network it holds: leave out the network's flags")
     device = choose_device(settings.machine.device)
     network = open_network(weights, settings.network, device)
     pairs = open_pairs(data, "test")[: settings.limit]
@@ -228,8 +250,9 @@ def main(arguments: list[str]) -> None:
     scores = evaluate(
         network, pairs, settings.conventions, device, precision, settings.tile, output / "strips"
     )
-    about = {"weights": str(weights), "config": as_dict(settings), "provenance": provenance()}
-    write_scores(output, scores, about)
+    write_scores(
+        output, scores, {**about, "data": as_dict(settings)["data"], "provenance": provenance()}
+    )
     method = f"{type(network).__name__} ({weights})"
     print(table(scores, settings.name, data, method))
     print(f"\nwritten: {output}/scores.csv, scores.json, strips/")

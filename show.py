@@ -58,7 +58,8 @@ def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
     Raises:
         UserError: an input is missing, or a target would overwrite an input or another target.
     """
-    sources = [file for path in inputs for file in (find_rainy(path) if path.is_dir() else [path])]
+    found = [file for path in inputs for file in (find_rainy(path) if path.is_dir() else [path])]
+    sources = list(dict.fromkeys(found))  # a file may also be named beside its folder
     if missing := [source for source in sources if not source.is_file()]:
         raise UserError(f"no file or folder {missing[0]}")
     stems = Counter(source.stem for source in sources)

@@ -22,14 +22,24 @@ from config.cli import train_config
 from config.schema import Config, Training, as_dict
 from data import Pairs, Patches
 from data.patches import PatchPair
-from eval import Scores, evaluate, open_network, open_pairs, table, with_ground_truth, write_scores
+from eval import (
+    Scores,
+    describe,
+    evaluate,
+    open_network,
+    open_pairs,
+    table,
+    with_ground_truth,
+    write_scores,
+)
 from models import NETWORKS
 from utils import checkpoint
 from utils.errors import UserError, run_command
+from utils.files import write_text
 from utils.image import side_by_side, to_pixels, to_tensor
 from utils.inference import derain
 from utils.losses import LOSSES
-from utils.metrics import CONVENTIONS
+from utils.metrics import CONVENTIONS, WINDOW
 from utils.runlog import RunLog
 from utils.runtime import (
     choose_device,
@@ -53,22 +63,22 @@ def train(config: Config) -> Scores:
     precision = getattr(torch, config.machine.precision)
 
     pairs, held_out, test = _open_data(config)
-    watched = (held_out or test)[: monitoring.eval_pairs]
+    watched = held_out or test[: monitoring.eval_pairs]
     patches = Patches(pairs, recipe.patch_size, recipe.seed, recipe.augment)
     steps = total_steps(recipe, len(pairs))
 
     network = _build(config, device)
     optimizer = torch.optim.Adam(network.parameters())
-    settings = _settings(config, pairs)
+    settings = _settings(config, pairs, held_out)
     first, best = _resume(folder, settings, network, optimizer)
     several = device == torch.device("cuda") and torch.cuda.device_count() > 1
     parallel = nn.DataParallel(network) if several else network
     parallel.train()
 
-    _announce(config, folder, device, first, steps, len(pairs), network)
     log = RunLog(folder, first)
-    origin = {"config": as_dict(config), "provenance": provenance()}
-    (folder / "config.json").write_text(json.dumps(origin, indent=2) + "\n")
+    _announce(config, folder, device, first, steps, len(pairs), network)
+    origin = {"config": as_dict(config), "data": settings["data"], "provenance": provenance()}
+    write_text(folder / "config.json", json.dumps(origin, indent=2) + "\n")
     log.event("start", first, **origin)
     batches = _batches(patches, recipe, first, steps, config.machine.workers, device)
     compute_loss = LOSSES[recipe.loss]
@@ -90,9 +100,13 @@ def train(config: Config) -> Scores:
             loss += part.item()
         norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf).item()
         if not math.isfinite(loss + norm):
+            latest = folder / "latest.pt"
+            kept = (
+                f"the last good state is {latest}" if latest.exists() else "nothing was saved yet"
+            )
             raise UserError(
-                f"loss {loss:g} with gradient norm {norm:g} at update {step}: the last good state "
-                f"is kept in {folder}/latest.pt; start a new --run with a lower --lr or --clip"
+                f"loss {loss:g} with gradient norm {norm:g} at update {step}: {kept}; start a new "
+                "--run with a lower --lr or --clip"
             )
         optimizer.step()
 
@@ -105,18 +119,26 @@ def train(config: Config) -> Scores:
             psnr = _evaluate_on_the_way(network, watched, device, precision, log, done)
             if psnr > best or not held_out:
                 best = psnr
-                _save_weights(folder, config, network, done, psnr)
+                metadata = {**origin, "step": done, "watched_psnr_y": psnr}
+                _save_weights(folder, config, network, metadata)
         if done == steps or time.monotonic() - saved > 60 * monitoring.save_minutes:
             _save_state(folder, settings, network, optimizer, done, best)
             saved = time.monotonic()
 
     weights = folder / "best.pt"
     network = open_network(weights, config.network, device)
-    scores = evaluate(network, test, CONVENTIONS, device, precision, strips=folder / "strips")
-    write_scores(folder, scores, {"weights": str(weights), **origin})
+    scores = evaluate(network, test, CONVENTIONS, device, strips=folder / "strips")
+    write_scores(folder, scores, {**describe(weights), **origin})
     log.event("test", steps, psnr_y=scores.mean("y", "psnr"), ssim_y=scores.mean("y", "ssim"))
     log.close()
-    print(table(scores, config.name, config.data, f"{type(network).__name__} ({weights})"))
+    print(
+        table(
+            scores,
+            config.name,
+            with_ground_truth(config.data),
+            f"{type(network).__name__} ({weights})",
+        )
+    )
     print(f"\nwritten: {weights}, {folder}/scores.csv, scores.json, strips/, tensorboard/")
     return scores
 
@@ -203,7 +225,13 @@ def _open_data(config: Config) -> tuple[Pairs, Pairs, Pairs]:
     pairs = open_pairs(data, "train")
     if count >= len(pairs):
         raise UserError(f"--held-out {count} leaves none of {len(pairs)} training pairs")
-    return pairs[count:], pairs[:count], open_pairs(data, "test")
+    test = open_pairs(data, "test")
+    for pair in (*test, *pairs[:count]):  # else they would fail once the training is done
+        if min(pair.clean.shape[:2]) < WINDOW:
+            raise UserError(
+                f"cannot score {pair.name}: it is smaller than {WINDOW}x{WINDOW} pixels"
+            )
+    return pairs[count:], pairs[:count], test
 
 
 def _build(config: Config, device: torch.device) -> nn.Module:
@@ -230,10 +258,10 @@ def _batches(
     return iter(loader)
 
 
-def _settings(config: Config, pairs: Pairs) -> dict[str, Any]:
+def _settings(config: Config, pairs: Pairs, held_out: Pairs) -> dict[str, Any]:
     """All that decides the weights; a run is resumed only where it is the same."""
     pixels = hashlib.sha256()
-    for pair in pairs:
+    for pair in (*pairs, *held_out):
         pixels.update(pair.rainy.tobytes())
         pixels.update(pair.clean.tobytes())
     settings = as_dict(config)
@@ -242,6 +270,8 @@ def _settings(config: Config, pairs: Pairs) -> dict[str, Any]:
         **{f"training.{k}": v for k, v in settings["training"].items()},
         "precision": config.machine.precision,
         "data": pixels.hexdigest(),
+        # Held-out pairs choose among the evaluated states.
+        "eval_every": config.monitoring.eval_every if held_out else None,
     }
 
 
@@ -284,20 +314,14 @@ def _save_state(
     checkpoint.save(folder / "latest.pt", state)
 
 
-def _save_weights(folder: Path, config: Config, network: nn.Module, step: int, psnr: float) -> None:
+def _save_weights(
+    folder: Path, config: Config, network: nn.Module, metadata: dict[str, Any]
+) -> None:
     """Write best.pt: the network, how to build it, and where it comes from."""
-    weights = {
-        "network": config.network.name,
-        "arguments": asdict(config.network),
-        "state_dict": network.state_dict(),
-        "metadata": {
-            "config": as_dict(config),
-            "step": step,
-            "watched_psnr_y": psnr,
-            "provenance": provenance(),
-        },
-    }
-    checkpoint.save(folder / "best.pt", weights)
+    weights = checkpoint.Weights(
+        network.state_dict(), config.network.name, asdict(config.network), metadata
+    )
+    checkpoint.save_weights(folder / "best.pt", weights)
 
 
 def _evaluate_on_the_way(

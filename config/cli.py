@@ -83,7 +83,10 @@ def _parse(kind: type[T], default: T | None, flags: list[str], program: str) -> 
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-    raise UserError(f"{_one_line(complaint.getvalue())}; see python {program} --help")
+    message = _one_line(complaint.getvalue())
+    if late := [flag for flag in flags if flag in CONFIGS]:
+        message += f" ({late[0]} is a preset: it comes first)"
+    raise UserError(f"{message}; see python {program} --help")
 
 
 def _one_line(box: str) -> str:

@@ -17,9 +17,10 @@ release.
 
 from pathlib import Path
 
-from config.schema import Config, Folders
+from config.schema import Config, Folders, Training
 
 CONFIG = Config(
     name="rain100h",
+    training=Training(clip=None),
     data=Folders(train_folder=Path("datasets/RainTrainH"), test_folder=Path("datasets/Rain100H")),
 )

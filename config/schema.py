@@ -18,10 +18,17 @@ def _require(holds: bool, message: str) -> None:
         raise UserError(message)
 
 
+def _require_finite(section: object, *names: str) -> None:
+    for name in names:
+        value, flag = getattr(section, name), "--" + name.replace("_", "-")
+        _require(0 <= value < float("inf"), f"{flag} must not be negative or infinite, got {value}")
+
+
 def _require_positive(section: object, *names: str) -> None:
     for name in names:
         value, flag = getattr(section, name), "--" + name.replace("_", "-")
-        _require(value is None or value > 0, f"{flag} must be positive, got {value}")
+        fits = value is None or 0 < value < float("inf")
+        _require(fits, f"{flag} must be positive and finite, got {value}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class JDNet:
 
 @dataclass(frozen=True)
 class Training:
-    """The recipe. The defaults are the paper's (section 3.6) and the released code's."""
+    """The recipe. The defaults are the paper's (section 3.6), but for the clipping."""
 
     loss: Literal["ssim", "mae", "mse"] = "ssim"
     """Loss: negative SSIM, mean absolute or mean squared error (Table 3)."""
@@ -131,7 +138,7 @@ class Training:
     decay: float = 0.1
     """Factor by which it is cut."""
     clip: float | None = 1.0
-    """Largest norm of the whole gradient; None does not clip."""
+    """Largest norm of the whole gradient; None, as released, does not clip."""
     held_out: int = 0
     """Training pairs kept for choosing best.pt; 0 takes the last weights, never the test's best."""
     seed: int = 66
@@ -140,27 +147,27 @@ class Training:
     def __post_init__(self) -> None:
         """Refuse what cannot train."""
         _require_positive(self, "batch_size", "accumulate", "patch_size")
-        _require_positive(self, "passes", "steps", "lr", "clip")
-        _require(self.held_out >= 0, f"--held-out must not be negative, got {self.held_out}")
-        _require(self.seed >= 0, f"--seed must not be negative, got {self.seed}")
+        _require_positive(self, "passes", "steps", "lr", "clip", "decay")
+        _require_finite(self, "held_out", "seed")
 
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What is looked at and written down on the way. None of it changes the weights."""
+    """What is looked at and written down on the way."""
 
     log_every: int = 50
     """Updates between two lines of the log."""
     eval_every: int = 5000
     """Updates between two evaluations."""
     eval_pairs: int = 10
-    """Pairs scored in an evaluation on the way; the one at the end scores all test pairs."""
+    """Test pairs scored on the way; held-out pairs all are, and at the end all test pairs."""
     save_minutes: float = 5
     """Minutes between two saves of the resume state."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be counted."""
         _require_positive(self, "log_every", "eval_every", "eval_pairs")
+        _require_finite(self, "save_minutes")
 
 
 @dataclass(frozen=True)
@@ -174,13 +181,17 @@ class Machine:
     workers: int = 2
     """Processes that cut patches; 0 cuts them in the main one. Never changes the patches."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot run."""
+        _require_finite(self, "workers")
+
 
 @dataclass(frozen=True)
 class Config:
     """One training run."""
 
     name: str
-    """Names the run folder, runs/NAME."""
+    """Dataset, as tables name it; the run goes to runs/NAME unless --run says otherwise."""
     data: Folders | Synthetic | Photographs
     network: JDNet = JDNet()
     training: Training = Training()
@@ -212,6 +223,12 @@ class Evaluate:
     tile: int = 0
     """Side of the tiles in pixels; 0 takes images up to a megapixel whole."""
 
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing to score."""
+        _require_positive(self, "limit")
+        _require_finite(self, "tile")
+        _require(bool(self.conventions), "--conventions needs at least one")
+
 
 @dataclass(frozen=True)
 class Show:
@@ -224,10 +241,14 @@ class Show:
     output: Path = Path("derained")
     """Folder for the derained images, PNG under the same names."""
     strips: bool = False
-    """Also write rainy | derained side by side, as NAME-strip.png."""
+    """Also write rainy | derained side by side, as strips/NAME.png."""
     tile: int = 0
     """Side of the tiles in pixels; 0 takes images up to a megapixel whole."""
     machine: Machine = Machine()
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut."""
+        _require_finite(self, "tile")
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

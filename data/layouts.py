@@ -35,30 +35,35 @@ class PairFiles(NamedTuple):
     order: Order | None = None  # of the halves, side by side only
 
 
-def find_pairs(folder: Path, layout: Layout, order: Order = "clean-rainy") -> list[PairFiles]:
+def find_pairs(
+    folder: Path,
+    layout: Layout,
+    order: Order = "clean-rainy",
+    alone: list[Path] | None = None,
+) -> list[PairFiles]:
     """List the pairs of a folder in natural order of their names.
 
     Args:
         folder: the root of a training or test set.
         layout: see the module's docstring.
         order: of the halves of side-by-side images, left to right.
+        alone: where images without a partner are put; None makes them an error.
 
     Raises:
-        UserError: the folder is missing or empty, or an image has no partner.
+        UserError: the folder is missing or empty, two images have one name, or one has no partner.
     """
     if layout == "side-by-side":
-        pairs = [PairFiles(f.stem, f, f, order) for f in list_images(folder)]
+        pairs = [PairFiles(f.stem, f, f, order) for f in _by_key(list_images(folder)).values()]
     elif layout == "two-folders":
-        pairs = match_names(
-            list_images(_subfolder(folder, RAINY)), list_images(_subfolder(folder, CLEAN))
-        )
+        rainy, clean = (list_images(_subfolder(folder, names)) for names in (RAINY, CLEAN))
+        pairs = match_names(rainy, clean, alone)
     else:
         files = list_images(folder)
         clean = [f for f in files if f.name.startswith("norain-")]
-        beside = [f for f in files if f.name.startswith("rain-")]
+        rainy = [f for f in files if f.name.startswith("rain-")]
         if not clean:
             raise UserError(f"no norain-N.png in {folder}: expected the official Rain100 names")
-        pairs = match_names(beside or list_images(folder / "rainy"), clean)
+        pairs = match_names(rainy or list_images(folder / "rainy"), clean, alone)
     return sorted(pairs, key=lambda pair: _natural(pair.name))
 
 
@@ -76,21 +81,28 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
     raise UserError(f"{folder} has no folder named {' or '.join(names)}")
 
 
-def match_names(rainy: Iterable[Path], clean: Iterable[Path]) -> list[PairFiles]:
-    """Pair two lists of files by name.
+def match_names(
+    rainy: Iterable[Path], clean: Iterable[Path], alone: list[Path] | None = None
+) -> list[PairFiles]:
+    """Pair two lists of files by name; `alone` as in `find_pairs`.
 
     Raises:
         UserError: an image has no partner, or two of one list have the same name.
     """
     rainy_by_key, clean_by_key = _by_key(rainy), _by_key(clean)
-    alone = [f.name for key, f in rainy_by_key.items() if key not in clean_by_key]
-    alone += [f.name for key, f in clean_by_key.items() if key not in rainy_by_key]
-    if alone:
-        more = f" and {len(alone) - 3} more" if len(alone) > 3 else ""
-        raise UserError(
-            f"{len(alone)} images without a partner of the same name: {', '.join(alone[:3])}{more}"
-        )
-    return [PairFiles(f.stem, f, clean_by_key[key]) for key, f in rainy_by_key.items()]
+    lonely = [f for key, f in rainy_by_key.items() if key not in clean_by_key]
+    lonely += [f for key, f in clean_by_key.items() if key not in rainy_by_key]
+    if alone is not None:
+        alone += lonely
+    elif lonely:
+        names = ", ".join(f.name for f in lonely[:3])
+        more = f" and {len(lonely) - 3} more" if len(lonely) > 3 else ""
+        raise UserError(f"{len(lonely)} images without a partner of the same name: {names}{more}")
+    return [
+        PairFiles(f.stem, f, clean_by_key[key])
+        for key, f in rainy_by_key.items()
+        if key in clean_by_key
+    ]
 
 
 def pair_key(file: Path) -> str:
@@ -143,9 +155,7 @@ def _read_rgb(path: Path) -> Pixels:
 
 
 class FolderPairs(Sequence[Pair]):
-    """The pairs of a folder, decoded once and kept in memory where they fit.
-
-    Every file is read at once, so that a bad one is met before any training.
+    """The pairs of a folder, decoded at once and kept in memory; on demand where they do not fit.
 
     Raises:
         UserError: see `read_pair`.

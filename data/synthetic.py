@@ -107,7 +107,7 @@ def _photograph(scene: str) -> Pixels:
 
 
 def _crop(photograph: Pixels, size: int, random: np.random.Generator) -> Pixels:
-    """A random square of the photograph, shrunk by up to the whole of its shorter side."""
+    """A random square of the photograph, from `size` up to its shorter side, shrunk to `size`."""
     h, w = photograph.shape[:2]
     side = int(random.integers(size, min(h, w), endpoint=True))
     top = int(random.integers(0, h - side, endpoint=True))

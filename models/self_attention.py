@@ -42,12 +42,15 @@ class SelfAttention(nn.Module):
             coordinates: column and row of every pixel, [1, 2, H, W]; see `image_coordinates`.
         """
         features = F.leaky_relu(self.norm_in(x), 0.2)
-        gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
+        with torch.autocast(x.device.type, enabled=False):
+            # Neighbours' coordinates differ by less than bfloat16 can tell apart.
+            position = self.position(coordinates)
+            gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
         y = pairwise_attention(  # [B, C/4, H, W]
             self.phi(features),
             self.psi(features),
             self.beta(features),
-            self.position(coordinates),
+            position,
             gamma.flatten(),
             self.footprint,
         )

@@ -31,9 +31,16 @@ def test_common_shapes(tmp_path: Path, network: JDNet, wrapper: str | None, pref
 
 
 def test_safetensors(tmp_path: Path, network: JDNet) -> None:
-    save_file(network.state_dict(), tmp_path / "w.safetensors")
+    save_file(network.state_dict(), tmp_path / "bare.safetensors")
+    bare = checkpoint.load_weights(tmp_path / "bare.safetensors")
+    assert set(bare.state) == set(network.state_dict())
+    assert bare.network is None
+
+    whole = checkpoint.Weights(network.state_dict(), "jdnet", {"units": 1}, {"data": "Rain100L"})
+    checkpoint.save_weights(tmp_path / "w.safetensors", whole)
     weights = checkpoint.load_weights(tmp_path / "w.safetensors")
-    assert set(weights.state) == set(network.state_dict())
+    assert weights[1:] == whole[1:]
+    assert all(torch.equal(weights.state[key], whole.state[key]) for key in whole.state)
 
 
 def test_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,6 +55,7 @@ def test_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.Mo
     with pytest.raises(OSError, match="disk full"):
         checkpoint.save(path, {"step": 2})
     assert checkpoint.load(path) == {"step": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["w.pt"]
 
 
 class Foreign:

@@ -10,6 +10,7 @@ from config import CONFIGS
 from config.cli import evaluate_config, show_config, train_config
 from config.published import PUBLISHED
 from config.schema import Config, Convention, Folders, JDNet, Photographs, Synthetic, as_dict
+from data import layouts, synthetic
 from models import NETWORKS
 from train import learning_rate, total_steps
 from utils.errors import UserError
@@ -38,6 +39,7 @@ def test_rain100_presets_carry_the_paper_recipe(name: str) -> None:
     recipe = config.training
     assert (recipe.patch_size, recipe.lr, recipe.loss, recipe.passes) == (64, 5e-4, "ssim", 1000)
     assert (recipe.milestones, recipe.decay, recipe.augment) == ((3 / 5, 4 / 5), 0.1, False)
+    assert recipe.clip is None
     assert recipe.batch_size == {"rain100h": 12, "rain100l": 32}[name]
 
 
@@ -68,6 +70,10 @@ def test_cosine_schedule_falls_from_lr_to_zero() -> None:
 
 def test_dictionaries_agree_with_the_schema() -> None:
     assert get_args(Convention) == CONVENTIONS
+    choices = {field.name: field.type for kind in (Folders, Synthetic) for field in fields(kind)}
+    assert choices["layout"] == layouts.Layout
+    assert choices["order"] == layouts.Order
+    assert choices["heaviness"] == synthetic.Heaviness
     assert set(LOSSES) == {"ssim", "mae", "mse"}
     assert JDNet.name in NETWORKS
     assert {dataset for dataset, _, _ in PUBLISHED} <= set(CONFIGS)
@@ -118,10 +124,17 @@ def test_help_shows_the_defaults_of_the_preset(
         (["--loss", "l1"], r"^invalid choice 'l1' for argument '--loss'.*'mse'\)"),
         (["--channels", "20"], r"^--channels must be a multiple of 16, got 20$"),
         (["--footprint", "4"], r"^--footprint must be odd, got 4$"),
-        (["--batch-size", "0"], r"^--batch-size must be positive, got 0$"),
-        (["--clip", "-1"], r"^--clip must be positive, got -1"),
+        (["--batch-size", "0"], r"^--batch-size must be positive and finite, got 0$"),
+        (["--clip", "-1"], r"^--clip must be positive and finite, got -1"),
         (["--image-size", "8"], r"^--image-size must lie in 16..300"),
-        (["rain100l", "--units", "0"], r"^--units must be positive, got 0$"),
+        (
+            ["--lr", "1", "rain12"],
+            r"Unrecognized options: rain12 \(rain12 is a preset: it comes fi",
+        ),
+        (["--workers", "-1"], r"^--workers must not be negative or infinite, got -1"),
+        (["--passes", "inf"], r"^--passes must be positive and finite, got inf"),
+        (["--save-minutes", "nan"], r"^--save-minutes must not be negative or infinite, got nan"),
+        (["rain100l", "--units", "0"], r"^--units must be positive and finite, got 0$"),
         (["rain100l", "--test-folder"], r"^Missing value for argument '--test-folder'"),
     ],
 )
@@ -129,6 +142,19 @@ def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], message
     with pytest.raises(UserError, match=message) as error:
         train_config(arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--limit", "0"], "--limit must be positive"),
+        (["--conventions"], "--conventions needs at least one"),
+        (["--tile", "-7"], "--tile must not be negative"),
+    ],
+)
+def test_eval_leaves_something_to_score(flags: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        evaluate_config(flags)
 
 
 def test_show_without_input() -> None:

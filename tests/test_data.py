@@ -100,6 +100,9 @@ def test_pair_mistakes(tmp_path: Path, rain100_folder: Path, picture: Picture) -
     write_image(tmp_path / "wide" / "1.png", picture(8, 9))
     with pytest.raises(UserError, match="9 pixels wide"):
         FolderPairs(find_pairs(tmp_path / "wide", "side-by-side"))
+    write_image(tmp_path / "wide" / "1.jpg", picture(8, 10))
+    with pytest.raises(UserError, match=r"1.jpg and 1.png have the same name"):
+        find_pairs(tmp_path / "wide", "side-by-side")
 
 
 # --- patches ------------------------------------------------------------------------------------

@@ -82,6 +82,12 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     assert np.array_equal(read_image(tmp_path / "deep.png"), upright.astype(np.uint16) * 257)
 
 
+def test_float_images_are_refused(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.tif"), np.full((8, 8), 0.5, dtype=np.float32))
+    with pytest.raises(UserError, match="expected 8 or 16 bits a channel"):
+        read_image(tmp_path / "a.tif")
+
+
 def test_bad_files_are_one_line(tmp_path: Path, picture: Picture) -> None:
     with pytest.raises(UserError, match="no file"):
         read_image(tmp_path / "missing.png")

@@ -127,6 +127,8 @@ def test_mistakes() -> None:
     a = torch.rand(3, 16, 16)
     with pytest.raises(ValueError, match=r"one shape, got \(3, 16, 16\) and \(3, 16, 17\)"):
         score(a, torch.rand(3, 16, 17), "y")
+    with pytest.raises(ValueError, match=r"expected uint8 or floats in \[0, 1\], got torch.int64"):
+        score((a * 255).long(), (a * 255).long(), "y")
     with pytest.raises(ValueError, match="no convention 'psnr'"):
         score(a, a, "psnr")  # type: ignore[arg-type]
 

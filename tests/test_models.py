@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from models import JDNet
 from models.scale_aggregation import ScaleAggregation
-from models.self_attention import image_coordinates, patch_coordinates
+from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.self_calibration import SelfCalibratedConv
 from tools.convert_checkpoint import released_key
 
@@ -161,6 +161,19 @@ def test_any_size(h: int, w: int) -> None:
         derained = network(image)
     assert derained.shape == image.shape
     assert derained.isfinite().all()
+
+
+def test_position_keeps_float32_under_autocast() -> None:
+    """In bfloat16 neighbouring columns of a large image have one and the same coordinate."""
+    torch.manual_seed(0)
+    module = SelfAttention(16).eval()
+    seen: list[Tensor] = []
+    module.position.register_forward_hook(lambda _, __, output: seen.append(output))
+    x = torch.rand(1, 16, 4, 300)
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled):
+            module(x, image_coordinates(x, (0, 0, 4, 300)))
+    assert torch.equal(*seen)
 
 
 def test_overfits_one_patch() -> None:

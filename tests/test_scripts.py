@@ -1,6 +1,7 @@
 """The three scripts and the tools as a user runs them."""
 
 import csv
+import hashlib
 import json
 import subprocess
 import sys
@@ -78,6 +79,11 @@ def test_train_then_eval_then_show(tmp_path: Path) -> None:
         (["train.py", "real"], "without ground truth"),
         (["eval.py", "--weights", "nowhere.pt"], "no checkpoint nowhere.pt"),
         (["show.py", "nowhere.png"], "no file or folder nowhere.png"),
+        (
+            ["tools/score.py", "a"],
+            "the following arguments are required: clean; see score.py --help",
+        ),
+        (["train.py", *TINY, "--patch-size", "16", "--run", "LICENSE"], "LICENSE"),
         (["tools/convert_checkpoint.py", "nowhere.pt", "x.pt"], "no checkpoint nowhere.pt"),
     ],
 )
@@ -200,6 +206,7 @@ def test_show_leaves_out_what_it_cannot_read(
 ) -> None:
     write_image(tmp_path / "in" / "a.png", picture())
     (tmp_path / "in" / "b.png").write_text("no image")
+    (tmp_path / "in" / "._a.png").write_text("what some systems leave behind")
     with pytest.raises(UserError, match=r"left out 1 images; the first: cannot read .*b.png"):
         show.main(
             [str(tmp_path / "in"), "--weights", str(weights), "--output", str(tmp_path / "o")]
@@ -254,6 +261,18 @@ def test_convert_is_strict(tmp_path: Path) -> None:
     convert_checkpoint.main(["--back", str(tmp_path / "ours.pt"), str(tmp_path / "released")])
     with pytest.raises(UserError, match=r"is no JDNet of this code"):
         convert_checkpoint.main(["--back", str(tmp_path / "released"), str(tmp_path / "x.pt")])
+    for change, message in (
+        ({"leave.bias": None}, "lacks leave.bias"),
+        ({"foo": torch.zeros(1)}, "has the unknown foo"),
+    ):
+        state = {**JDNet(units=1).state_dict(), **change}
+        torch.save({k: v for k, v in state.items() if v is not None}, tmp_path / "bad.pt")
+        with pytest.raises(UserError, match=message):
+            convert_checkpoint.main(["--back", str(tmp_path / "bad.pt"), str(tmp_path / "x.pt")])
+    other = checkpoint.Weights(JDNet(units=1).state_dict(), "jdnet", {"position": "patch"}, {})
+    checkpoint.save_weights(tmp_path / "patch.pt", other)
+    with pytest.raises(UserError, match=r"has position patch: the released code has image"):
+        convert_checkpoint.main(["--back", str(tmp_path / "patch.pt"), str(tmp_path / "x.pt")])
     payload = checkpoint.load(tmp_path / "released")
     payload["net"]["module.extra.weight"] = torch.zeros(1)
     checkpoint.save(tmp_path / "extra", payload)
@@ -266,5 +285,17 @@ def test_convert_is_strict(tmp_path: Path) -> None:
     assert not (tmp_path / "x.pt").exists()
 
 
-def test_train_is_callable_from_python(tiny: Config) -> None:
-    assert train(tiny).pairs == 2
+def test_weights_know_their_network(tiny: Config) -> None:
+    """Flags that would say otherwise are refused; the scores say what was scored."""
+    train(tiny)
+    assert tiny.run is not None
+    common = ["--weights", str(tiny.run / "best.pt"), "--output", str(tiny.run / "again")]
+    with pytest.raises(UserError, match=r"says which network it holds: leave out"):
+        evaluation.main([*common, "--units", "7"])
+    evaluation.main([*TINY[2:], *common])
+    summary = json.loads((tiny.run / "again" / "scores.json").read_text())
+    assert summary["arguments"]["units"] == 1
+    digest = hashlib.sha256((tiny.run / "best.pt").read_bytes()).hexdigest()
+    assert summary["sha256"] == digest
+    with pytest.raises(UserError, match=r"latest.pt is the resume state of a run: .* best.pt"):
+        evaluation.main(["--weights", str(tiny.run / "latest.pt")])

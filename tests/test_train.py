@@ -163,7 +163,7 @@ def test_golden_first_losses(tmp_path: Path) -> None:
     """The first 20 losses of `python train.py`. A change here changes everybody's numbers."""
     config = CONFIGS["synthetic"]
     config = replace(
-        with_training(config, steps=config.training.steps),
+        config,
         monitoring=replace(config.monitoring, log_every=1),
         run=tmp_path,
     )
@@ -193,10 +193,14 @@ GOLDEN_LOSSES = [  # 1 - SSIM
 # fmt: on
 
 
-def test_bfloat16_trains(tiny: Config) -> None:
-    config = replace(tiny, machine=replace(tiny.machine, precision="bfloat16"))
-    train(config)
-    assert all(tensor.isfinite().all() for tensor in weights_of(config).values())
+def test_bfloat16_trains(tiny: Config, tmp_path: Path) -> None:
+    machine = replace(tiny.machine, precision="bfloat16")
+    half = replace(tiny, machine=machine, run=tmp_path / "half")
+    train(tiny)
+    train(half)
+    losses = [[entry["1-ssim"] for entry in log_of(run, "step")] for run in (tiny, half)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.2)
 
 
 @pytest.mark.parametrize("loss", ["mae", "mse"])
@@ -207,11 +211,17 @@ def test_other_losses_train_and_are_logged_by_name(tiny: Config, loss: str) -> N
 
 def test_held_out_pairs_choose_the_weights(tiny: Config) -> None:
     config = with_training(tiny, held_out=2, steps=9)
+    config = replace(config, monitoring=replace(config.monitoring, eval_pairs=1))
     train(config)
+    (start,) = log_of(config, "start")
+    assert len(start["data"]) == 64  # SHA-256 of the pixels
     watched = [entry["psnr_y"] for entry in log_of(config, "eval")]
     assert config.run is not None
     metadata = checkpoint.load_weights(config.run / "best.pt").metadata
     assert metadata["watched_psnr_y"] == max(watched)
+    monitoring = replace(config.monitoring, eval_every=1)
+    with pytest.raises(UserError, match=r"other settings \(eval_every 3, now 1\)"):
+        train(replace(config, monitoring=monitoring))
     with pytest.raises(UserError, match="--held-out 6 leaves none of 6 training pairs"):
         train(with_training(tiny, held_out=6))
 
@@ -232,12 +242,18 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
         return (derained - clean).mean() * (float("nan") if len(calls) == 4 else 1.0)
 
     monkeypatch.setitem(losses.LOSSES, "ssim", explode)
-    with pytest.raises(UserError, match=r"loss nan with gradient norm nan at update 3: .*--lr"):
+    message = r"loss nan with gradient norm nan at update 3: the last good state is .*latest.pt"
+    with pytest.raises(UserError, match=message):
         train(tiny)
     assert tiny.run is not None
     state = checkpoint.load(tiny.run / "latest.pt")
     assert state["step"] == 3
     assert all(t.isfinite().all() for t in state["network"].values())
+
+    calls[:] = [0] * 3
+    monitoring = replace(tiny.monitoring, save_minutes=5)
+    with pytest.raises(UserError, match=r"at update 0: nothing was saved yet; start a new --run"):
+        train(replace(tiny, monitoring=monitoring, run=tiny.run.with_name("other")))
 
 
 def test_another_run_in_the_folder(tiny: Config) -> None:
@@ -248,6 +264,17 @@ def test_another_run_in_the_folder(tiny: Config) -> None:
     with pytest.raises(UserError, match=r"other settings \(data "):
         train(replace(tiny, data=data))
     train(replace(tiny, monitoring=replace(tiny.monitoring, eval_every=1)))  # no matter
+
+
+def test_a_run_older_than_a_setting_still_resumes(tiny: Config) -> None:
+    """Every new field has the default that the code had before it."""
+    train(tiny)
+    assert tiny.run is not None
+    state = checkpoint.load(tiny.run / "latest.pt")
+    settings = json.loads(state["settings"])
+    del settings["network.position"]
+    checkpoint.save(tiny.run / "latest.pt", {**state, "settings": json.dumps(settings)})
+    train(tiny)
 
 
 def test_data_mistakes_leave_no_run_behind(
@@ -269,6 +296,9 @@ def test_data_mistakes_leave_no_run_behind(
     write_image(rain100_folder / "rain-1.png", picture(8, 8))
     with pytest.raises(UserError, match=r"differ in size"):
         train(large)
+    write_image(rain100_folder / "norain-1.png", picture(8, 8))
+    with pytest.raises(UserError, match=r"cannot score rain-1: it is smaller than 11x11 pixels"):
+        train(with_training(large, patch_size=8))
     assert not tiny.run.exists()
 
 
@@ -291,4 +321,5 @@ def test_dry_run_prints_the_plan_and_trains_nothing(
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
 def test_data_parallel(tiny: Config) -> None:
     train(replace(tiny, machine=replace(tiny.machine, device="auto")))
-    assert "module." not in next(iter(weights_of(tiny)))
+    assert tiny.run is not None
+    assert "enter.weight" in checkpoint.load(tiny.run / "best.pt")["state_dict"]

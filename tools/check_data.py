@@ -44,16 +44,19 @@ class Report(NamedTuple):
     clean: dict[str, list[str]]  # hash of a clean image -> names of its pairs
 
 
-def check_set(title: str, files: list[PairFiles], expected: int | None) -> Report:
+def check_set(
+    title: str, files: list[PairFiles], alone: list[Path], expected: int | None
+) -> Report:
     """Read every pair of a set and describe it."""
     count = f"{title}: {len(files)} pairs"
     problems: list[str] = []
     if expected and expected != len(files):
         problems.append(f"{expected} pairs expected for this release")
+    problems += [f"without a partner of the same name: {file.name}" for file in alone]
     problems += [
-        f"looks like a browser's duplicate: {f.rainy.name}"
-        for f in files
-        if BROWSER_DUPLICATE.search(f.rainy.stem)
+        f"looks like a browser's duplicate: {file.name}"
+        for file in [*alone, *(f.rainy for f in files)]
+        if BROWSER_DUPLICATE.search(file.stem)
     ]
     clean: dict[str, list[str]] = defaultdict(list)
     sizes: set[tuple[int, ...]] = set()
@@ -87,7 +90,7 @@ def main(arguments: list[str]) -> None:
     Raises:
         UserError: at the end, if anything was found.
     """
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or {"-h", "--help"} & set(arguments):
         print(__doc__)
         return
     config = train_config(arguments)
@@ -100,8 +103,9 @@ def main(arguments: list[str]) -> None:
         ("train", "test"), (data.train_folder, data.test_folder), expected, strict=True
     ):
         if folder is not None:
-            files = find_pairs(folder, data.layout, data.order)
-            reports[title] = check_set(f"{title} {folder}", files, count)
+            alone: list[Path] = []
+            files = find_pairs(folder, data.layout, data.order, alone)
+            reports[title] = check_set(f"{title} {folder}", files, alone, count)
     for report in reports.values():
         print("\n".join(report.lines))
     problems = sum(report.problems for report in reports.values())

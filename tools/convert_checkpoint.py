@@ -1,6 +1,6 @@
 """Convert a released JDNet checkpoint into a weights file of this code, or back.
 
-    python tools/convert_checkpoint.py latest_net jdnet-rain100h.pt
+    python tools/convert_checkpoint.py latest_net jdnet-rain100h.safetensors
     python tools/convert_checkpoint.py --back runs/rain100h/best.pt latest_net
 
 The released code (2020) saves {"net": state, ...} with `module.` before every key, and works on
@@ -21,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import JDNet
 from utils import checkpoint
-from utils.errors import UserError, run_command
+from utils.checkpoint import Weights
+from utils.errors import Parser, UserError, run_command
 
 # Ours -> released. Those of a joint unit come after `units.N.` and `derain_net.units.N.`.
 RENAMES = (
@@ -50,6 +51,10 @@ UNIT_RENAMES = (
     (r"calibration\.k4\.", "scn.scconv.k4.0."),
     (r"calibration\.merge\.", "scn.conv3."),
 )
+
+
+# The axis of colours in the released first and last layers.
+RELEASED_AXES = {"enterBlock.0.weight": 1, "exitBlock.0.weight": 0, "exitBlock.0.bias": 0}
 
 
 def released_key(key: str) -> str:
@@ -85,29 +90,51 @@ def from_released(state: dict[str, Tensor], source: Path) -> tuple[dict[str, Any
     network = JDNet(**arguments)
     names = {released_key(key): key for key in network.state_dict()}
     # An unknown key keeps its name, for the strict load to find.
-    ours = _swap_colours({names.get(key, key): tensor for key, tensor in state.items()})
+    swapped = _swap_colours(state, RELEASED_AXES)
+    ours = {names.get(key, key): tensor for key, tensor in swapped.items()}
     checkpoint.load_state(network, ours, source)
     return arguments, ours
 
 
-def to_released(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The released state, with `module.` before every key, from ours."""
-    return {"module." + released_key(key): tensor for key, tensor in _swap_colours(state).items()}
+def to_released(weights: Weights, source: Path) -> dict[str, Tensor]:
+    """The released state, with `module.` before every key, from ours.
+
+    Raises:
+        UserError: the weights are no JDNet's, whole and nothing else, or of a network that the
+            released code cannot build.
+    """
+    if weights.network not in (None, "jdnet") or "enter.weight" not in weights.state:
+        raise UserError(f"{source} is no JDNet of this code: it lacks enter.weight")
+    for key, released in {"position": "image", "pooling": 4, "footprint": 7}.items():
+        if weights.arguments.get(key, released) != released:
+            raise UserError(
+                f"{source} has {key} {weights.arguments[key]}: the released code has {released}"
+            )
+    renamed = {_released_or_same(key): tensor for key, tensor in weights.state.items()}
+    from_released(_swap_colours(renamed, RELEASED_AXES), source)  # whole and nothing else
+    released_state = _swap_colours(renamed, RELEASED_AXES)
+    return {"module." + key: tensor for key, tensor in released_state.items()}
+
+
+def _released_or_same(key: str) -> str:
+    try:
+        return released_key(key)
+    except KeyError:
+        return key
 
 
 def _count(state: dict[str, Tensor], pattern: str) -> int:
     return len({match[1] for key in state if (match := re.match(pattern, key))})
 
 
-def _swap_colours(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _swap_colours(state: dict[str, Tensor], axes: dict[str, int]) -> dict[str, Tensor]:
     """RGB <-> BGR: reverse what the first layer reads and what the last layer writes."""
-    axes = {"enter.weight": 1, "leave.weight": 0, "leave.bias": 0}
     return {key: t.flip(axes[key]) if key in axes else t for key, t in state.items()}
 
 
 def main(arguments: list[str]) -> None:
     """Run `tools/convert_checkpoint.py [--back] SOURCE TARGET`."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "convert_checkpoint.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("source", type=Path, help="checkpoint to read")
@@ -116,16 +143,11 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     weights = checkpoint.load_weights(options.source)
     if options.back:
-        if "enter.weight" not in weights.state:
-            raise UserError(f"{options.source} is no JDNet of this code: it lacks enter.weight")
-        checkpoint.save(options.target, {"net": to_released(weights.state)})
+        checkpoint.save(options.target, {"net": to_released(weights, options.source)})
     else:
         built, state = from_released(weights.state, options.source)
         metadata = {"converted_from": options.source.name}
-        checkpoint.save(
-            options.target,
-            {"network": "jdnet", "arguments": built, "state_dict": state, "metadata": metadata},
-        )
+        checkpoint.save_weights(options.target, Weights(state, "jdnet", built, metadata))
     print(f"written: {options.target}")
 
 

@@ -10,6 +10,7 @@ are left out, and the count says so.
 
 import argparse
 import csv
+import io
 import sys
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +19,8 @@ from typing import NamedTuple, get_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.layouts import match_names, pair_key
-from utils.errors import UserError, run_command
+from utils.errors import Parser, UserError, run_command
+from utils.files import write_text
 from utils.image import list_images, read_image, to_tensor
 from utils.metrics import Convention, score
 
@@ -34,9 +36,7 @@ class Row(NamedTuple):
 
 def main(arguments: list[str]) -> None:
     """Run `tools/score.py DERAINED CLEAN`."""
-    parser = argparse.ArgumentParser(
-        "score.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = Parser("score.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("derained", type=Path, help="folder of images to score")
     parser.add_argument("clean", type=Path, help="folder of ground truths")
     parser.add_argument(
@@ -67,9 +67,9 @@ def main(arguments: list[str]) -> None:
         ssim = fmean(row.ssim for row in rows if row.convention == convention)
         print(f"{convention:<12}{psnr:>10.2f}{ssim:>8.4f}")
     if options.csv is not None:
-        with options.csv.open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerows([Row._fields, *rows])
+        table = io.StringIO(newline="")
+        csv.writer(table).writerows([Row._fields, *rows])
+        write_text(options.csv, table.getvalue())
         print(f"\nwritten: {options.csv}")
 
 

@@ -4,17 +4,19 @@ A run keeps two files. Resume state (`latest.pt`) is everything the next step ne
 (`best.pt`) are the network alone, with its name, arguments and provenance.
 """
 
-import os
+import json
 import pickle
 import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import safetensors
+import safetensors.torch
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from utils.errors import UserError
+from utils.files import replacing
 
 WRAPPERS = ("state_dict", "net", "params_ema", "params", "model")
 PREFIXES = ("module.", "_orig_mod.")
@@ -30,14 +32,25 @@ class Weights(NamedTuple):
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:
-    """Write `payload` to a temporary name, flush it to disk, and move it into place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as stream:
+    """Write `payload`, whole or not at all."""
+    with replacing(path) as stream:
         torch.save(payload, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(partial, path)
+
+
+def save_weights(path: Path, weights: "Weights") -> None:
+    """Write weights: a safetensors file with metadata by that suffix, else a torch one."""
+    if path.suffix != ".safetensors":
+        payload = weights._asdict()
+        save(path, {"state_dict": payload.pop("state"), **payload})
+        return
+    about = {
+        "network": weights.network or "",
+        "arguments": json.dumps(weights.arguments),
+        "metadata": json.dumps(weights.metadata),
+    }
+    state = {key: tensor.clone().contiguous() for key, tensor in weights.state.items()}
+    with replacing(path) as stream:
+        stream.write(safetensors.torch.save(state, about))
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -52,7 +65,7 @@ def load(path: Path) -> dict[str, Any]:
         )
     try:
         if path.suffix == ".safetensors":
-            payload = load_file(path)
+            payload = _load_safetensors(path)
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # what is wrong with a file is said below
@@ -70,6 +83,18 @@ def load(path: Path) -> dict[str, Any]:
     return payload
 
 
+def _load_safetensors(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        about = file.metadata() or {}
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    return {
+        "state_dict": state,
+        "network": about.get("network"),
+        "arguments": json.loads(about.get("arguments", "{}")),
+        "metadata": json.loads(about.get("metadata", "{}")),
+    }
+
+
 def load_weights(path: Path) -> Weights:
     """Read weights in any of the common shapes.
 
@@ -80,6 +105,8 @@ def load_weights(path: Path) -> Weights:
         UserError: as `load`, or no tensors are found.
     """
     payload = load(path)
+    if "optimizer" in payload and "settings" in payload:
+        raise UserError(f"{path} is the resume state of a run: its weights are best.pt beside it")
     state: Any = payload
     for wrapper in WRAPPERS:
         if isinstance(payload.get(wrapper), dict):
@@ -91,7 +118,7 @@ def load_weights(path: Path) -> Weights:
     network = payload.get("network")
     return Weights(
         tensors,
-        network if isinstance(network, str) else None,
+        network if isinstance(network, str) and network else None,
         payload.get("arguments", {}),
         payload.get("metadata", {}),
     )

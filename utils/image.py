@@ -4,8 +4,6 @@ Arrays are [H, W, 3], RGB, uint8 or uint16, with a fourth channel for alpha wher
 Tensors are float32 [3, H, W] in [0, 1].
 """
 
-import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.files import replacing
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -31,7 +30,12 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: check the path, README's Data section has the trees")
-    files = sorted(f for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    files = sorted(
+        f
+        for f in folder.iterdir()
+        # Some systems leave `._NAME` beside an image: not one itself.
+        if f.suffix.lower() in SUFFIXES and not f.name.startswith("._") and f.is_file()
+    )
     if not files:
         raise UserError(f"no images in {folder}: expected files ending in {', '.join(SUFFIXES)}")
     return files
@@ -49,14 +53,12 @@ def read_image(path: Path) -> Pixels:
         UserError: the file is missing, truncated or no image.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata is no reason to bother the user
-            with Image.open(path) as file:
-                file.load()  # Pillow, unlike OpenCV, notices a truncated file
-                deep = file.mode.startswith("I") or _has_16_bits(path, file)
-                orientation = file.getexif().get(0x0112, 1)
-                if not deep:
-                    return _pillow_pixels(file)
+        with Image.open(path) as file:
+            file.load()  # Pillow, unlike OpenCV, notices a truncated file
+            deep = file.mode[0] in "IF" or _has_16_bits(path, file)
+            orientation = file.getexif().get(0x0112, 1)
+            if not deep:
+                return _pillow_pixels(file)
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
     except Exception as error:  # Pillow's decoders raise many kinds
@@ -103,10 +105,8 @@ def write_image(path: Path, pixels: Pixels) -> None:
     done, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels[..., order]))
     if not done:
         raise UserError(f"cannot write {path}: {pixels.dtype} pixels do not fit its format")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(data.tobytes())
-    os.replace(partial, path)
+    with replacing(path) as stream:
+        stream.write(data.tobytes())
 
 
 def to_tensor(pixels: Pixels) -> Tensor:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from utils.errors import UserError
+
 WHOLE = 1_000_000  # pixels; the 32-unit JDNet needs about 9 GB for that many
 ALIGNMENT = 16  # the coarsest scale's stride: unaligned tiles see another pixel grid
 OVERLAP = 64
@@ -25,6 +27,9 @@ def derain(
 
     Returns:
         [3, H, W], float32, not clamped.
+
+    Raises:
+        UserError: memory does not do for the smallest tile.
     """
     h, w = rainy.shape[1:]
     if tile == 0:
@@ -35,9 +40,10 @@ def derain(
             with torch.autocast(rainy.device.type, precision, precision != torch.float32):
                 return _derain_tiles(network, rainy, tile)
         except RuntimeError as error:  # torch.OutOfMemoryError on CUDA, the allocator's on CPU
-            out_of_memory = "memory" in str(error)
-            if not out_of_memory or tile <= 2 * OVERLAP:
+            if "memory" not in str(error):
                 raise
+            if tile <= 2 * OVERLAP:
+                raise UserError(f"out of memory even in tiles of {tile}x{tile} pixels") from None
         tile = max(tile // 2 // ALIGNMENT * ALIGNMENT, 2 * OVERLAP)
 
 

@@ -44,8 +44,8 @@ def score(derained: Tensor, clean: Tensor, convention: Convention) -> Score:
         PSNR and SSIM, float64 [B], or scalars for [3, H, W].
 
     Raises:
-        ValueError: shapes differ, the convention is unknown, or the image is smaller than the
-            11x11 window of a convention that uses the valid window.
+        ValueError: shapes differ, integers are not uint8, the convention is unknown, or the image
+            is smaller than the 11x11 window of a convention that uses the valid window.
 
     >>> image = torch.full((3, 16, 16), 0.5)
     >>> score(image + 1 / 255, image, "rgb").psnr.item()  # 20 log10(255)
@@ -65,6 +65,8 @@ def score(derained: Tensor, clean: Tensor, convention: Convention) -> Score:
 
 
 def _unit_float64(x: Tensor) -> Tensor:
+    if x.dtype != torch.uint8 and not x.is_floating_point():
+        raise ValueError(f"expected uint8 or floats in [0, 1], got {x.dtype}")
     return x.double() / 255 if x.dtype == torch.uint8 else x.double()
 
 

@@ -1,7 +1,6 @@
 """The record of a run: a JSON line an event, tensorboardX scalars and pictures, lines on screen."""
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 from tensorboardX.writer import SummaryWriter
 from tqdm import tqdm
 
+from utils.files import write_text
 from utils.image import Pixels
 
 
@@ -26,9 +26,7 @@ class RunLog:
         path = folder / "log.jsonl"
         if path.exists():
             kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
-            partial = path.with_name("log.jsonl.partial")
-            partial.write_text("".join(line + "\n" for line in kept))
-            os.replace(partial, path)
+            write_text(path, "".join(line + "\n" for line in kept))
         self.path = path
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 

@@ -110,7 +110,7 @@ def backward(
     bands = -(-height // library.pairwise_attention_band())
     inputs = [x.contiguous() for x in (grad_out, phi, psi, beta, position, position_padded, gamma)]
     grads = [
-        torch.zeros(shape)
+        phi.new_zeros(shape)
         for shape in (
             phi.shape,
             psi.shape,
