@@ -8,6 +8,7 @@ from utils.errors import UserError
 WHOLE = 1_000_000  # pixels; the 32-unit JDNet needs about 9 GB for that many
 ALIGNMENT = 16  # the coarsest scale's stride: unaligned tiles see another pixel grid
 OVERLAP = 64
+MARGIN = 16  # pixels at an inner edge that are not used at all
 
 
 @torch.inference_mode()
@@ -73,11 +74,10 @@ def _spans(length: int, tile: int) -> list[tuple[int, int]]:
 
 
 def _ramp(start: int, stop: int, length: int, device: torch.device) -> Tensor:
-    """Blending weight: 1 inside, falling towards edges that are not the image's own."""
+    """Blending weight: 0 near edges that are not the image's own, rising to 1 inside."""
     position = torch.arange(start, stop, device=device, dtype=torch.float32) + 0.5
     ramp = torch.ones_like(position)
-    if start > 0:
-        ramp = torch.minimum(ramp, (position - start) / OVERLAP)
-    if stop < length:
-        ramp = torch.minimum(ramp, (stop - position) / OVERLAP)
-    return ramp
+    for edge, inner in ((position - start, start > 0), (stop - position, stop < length)):
+        if inner:
+            ramp = torch.minimum(ramp, (edge - MARGIN) / (OVERLAP - 2 * MARGIN))
+    return ramp.clamp_(min=0)
