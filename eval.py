@@ -18,12 +18,12 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from config import CONFIGS
+from config import CONFIGS, schema
 from config.cli import evaluate_config
 from config.published import PUBLISHED
-from config.schema import Folders, JDNet, Photographs, Synthetic, as_dict
+from config.schema import Folders, Photographs, Synthetic, as_dict
 from data import FolderPairs, Pairs, SyntheticPairs, find_pairs
-from models import NETWORKS
+from models import NETWORKS, Network
 from utils import checkpoint
 from utils.errors import UserError, run_command
 from utils.files import write_text
@@ -141,7 +141,7 @@ def with_ground_truth(data: Folders | Synthetic | Photographs) -> Folders | Synt
     return data
 
 
-def open_network(path: Path, fallback: JDNet, device: torch.device) -> nn.Module:
+def open_network(path: Path, fallback: schema.Network, device: torch.device) -> Network:
     """Build the network a weights file describes, and fill it.
 
     Args:
@@ -179,24 +179,22 @@ def describe(path: Path) -> dict[str, Any]:
     }
 
 
-def table(scores: Scores, dataset: str, data: Folders | Synthetic, method: str) -> str:
+def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
     """The scores as aligned text, published ones in rows of their own.
 
     Args:
         scores: what was measured.
-        dataset: name of the preset.
-        data: its data, for the release.
+        data: what it was measured on.
         method: names the derained row.
     """
     if isinstance(data, Folders):
-        kind = f"{data.release} release"
-        published = PUBLISHED.get((dataset, data.release, scores.pairs), ())
+        published = PUBLISHED.get((data.dataset, data.release, scores.pairs), ())
     else:
-        kind, published = f"{data.heaviness} rain", ()
+        published = ()
     names = ["rainy input", method, *(row.method for row in published)]
     first = max(map(len, names)) + 2
     lines = [
-        f"{dataset}, {kind}, {scores.pairs} pairs",
+        title(data, scores.pairs),
         "",
         " " * first + "".join(f"{c:>18}" for c in scores.conventions),
         " " * first + "      PSNR    SSIM" * len(scores.conventions),
@@ -214,6 +212,13 @@ def table(scores: Scores, dataset: str, data: Folders | Synthetic, method: str) 
         cells = (cell if c == row.convention else " " * 18 for c in scores.conventions)
         lines.append((f"{row.method:<{first}}" + "".join(cells)).rstrip())
     return "\n".join(lines)
+
+
+def title(data: Folders | Synthetic, pairs: int) -> str:
+    """What a table was measured on."""
+    if isinstance(data, Folders):
+        return f"{data.dataset}, {data.release} release, {pairs} pairs"
+    return f"synthetic, {data.heaviness} rain, {pairs} pairs"
 
 
 def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
@@ -254,7 +259,7 @@ def main(arguments: list[str]) -> None:
         output, scores, {**about, "data": as_dict(settings)["data"], "provenance": provenance()}
     )
     method = f"{type(network).__name__} ({weights})"
-    print(table(scores, settings.name, data, method))
+    print(table(scores, data, method))
     print(f"\nwritten: {output}/scores.csv, scores.json, strips/")
 
 

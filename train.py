@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -32,7 +32,7 @@ from eval import (
     with_ground_truth,
     write_scores,
 )
-from models import NETWORKS
+from models import NETWORKS, Network
 from utils import checkpoint
 from utils.errors import UserError, run_command
 from utils.files import write_text
@@ -72,7 +72,8 @@ def train(config: Config) -> Scores:
     settings = _settings(config, pairs, held_out)
     first, best = _resume(folder, settings, network, optimizer)
     several = device == torch.device("cuda") and torch.cuda.device_count() > 1
-    parallel = nn.DataParallel(network) if several else network
+    stages = _Stages(network)
+    parallel = nn.DataParallel(stages) if several else stages
     parallel.train()
 
     log = RunLog(folder, first)
@@ -94,8 +95,8 @@ def train(config: Config) -> Scores:
         for _ in range(recipe.accumulate):
             rainy, clean = (part.to(device, non_blocking=True) for part in next(batches))
             with torch.autocast(device.type, precision, precision != torch.float32):
-                derained = parallel(rainy)
-            part = compute_loss(derained, clean) / recipe.accumulate
+                outputs = parallel(rainy)
+            part = compute_loss(outputs, clean) / recipe.accumulate
             part.backward()
             loss += part.item()
         norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf).item()
@@ -131,14 +132,8 @@ def train(config: Config) -> Scores:
     write_scores(folder, scores, {**describe(weights), **origin})
     log.event("test", steps, psnr_y=scores.mean("y", "psnr"), ssim_y=scores.mean("y", "ssim"))
     log.close()
-    print(
-        table(
-            scores,
-            config.name,
-            with_ground_truth(config.data),
-            f"{type(network).__name__} ({weights})",
-        )
-    )
+    method = f"{type(network).__name__} ({weights})"
+    print(table(scores, with_ground_truth(config.data), method))
     print(f"\nwritten: {weights}, {folder}/scores.csv, scores.json, strips/, tensorboard/")
     return scores
 
@@ -195,8 +190,8 @@ def plan(config: Config) -> str:
     for _ in range(2):  # the first one warms up
         start = time.perf_counter()
         with torch.autocast(device.type, precision, precision != torch.float32):
-            derained = network(patch)
-        LOSSES[recipe.loss](derained, patch).backward()
+            outputs = network.stages(patch)
+        LOSSES[recipe.loss](outputs, patch).backward()
         synchronize(device)
         seconds = time.perf_counter() - start
     scale = recipe.batch_size / count
@@ -234,7 +229,18 @@ def _open_data(config: Config) -> tuple[Pairs, Pairs, Pairs]:
     return pairs[count:], pairs[:count], test
 
 
-def _build(config: Config, device: torch.device) -> nn.Module:
+class _Stages(nn.Module):
+    """A network whose call, which is all that DataParallel spreads, gives every stage."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        return self.network.stages(rainy)
+
+
+def _build(config: Config, device: torch.device) -> Network:
     torch.manual_seed(config.training.seed)
     return NETWORKS[config.network.name](**asdict(config.network)).to(device)
 

@@ -1,6 +1,6 @@
-"""What to run. One dataset is one module; all of them drive one network. No torch here."""
+"""What to run: one module a dataset, and `siblings` for the other networks. No torch here."""
 
-from config import rain12, rain100h, rain100l, rain1200, real, synthetic
+from config import rain12, rain100h, rain100l, rain1200, real, siblings, synthetic
 from config.schema import Config
 
 CONFIGS: dict[str, Config] = {
@@ -12,5 +12,6 @@ CONFIGS: dict[str, Config] = {
         rain12.CONFIG,
         rain1200.CONFIG,
         real.CONFIG,
+        *siblings.SIBLINGS,
     )
 }

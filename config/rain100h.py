@@ -22,5 +22,9 @@ from config.schema import Config, Folders, Training
 CONFIG = Config(
     name="rain100h",
     training=Training(clip=None),
-    data=Folders(train_folder=Path("datasets/RainTrainH"), test_folder=Path("datasets/Rain100H")),
+    data=Folders(
+        dataset="rain100h",
+        train_folder=Path("datasets/RainTrainH"),
+        test_folder=Path("datasets/Rain100H"),
+    ),
 )

@@ -23,6 +23,10 @@ from config.schema import Folders
 CONFIG = replace(
     RAIN100H,
     name="rain100l",
-    data=Folders(train_folder=Path("datasets/RainTrainL"), test_folder=Path("datasets/Rain100L")),
+    data=Folders(
+        dataset="rain100l",
+        train_folder=Path("datasets/RainTrainL"),
+        test_folder=Path("datasets/Rain100L"),
+    ),
     training=replace(RAIN100H.training, batch_size=32),
 )

@@ -19,5 +19,10 @@ from config.schema import Folders
 CONFIG = replace(
     RAIN100L,
     name="rain12",
-    data=Folders(train_folder=None, test_folder=Path("datasets/Rain12"), layout="two-folders"),
+    data=Folders(
+        dataset="rain12",
+        train_folder=None,
+        test_folder=Path("datasets/Rain12"),
+        layout="two-folders",
+    ),
 )

@@ -20,6 +20,7 @@ CONFIG = replace(
     RAIN100H,
     name="rain1200",
     data=Folders(
+        dataset="rain1200",
         train_folder=Path("datasets/Rain1200/train"),
         test_folder=Path("datasets/Rain1200/test"),
         layout="side-by-side",

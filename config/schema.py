@@ -35,6 +35,8 @@ def _require_positive(section: object, *names: str) -> None:
 class Folders:
     """A dataset on disk."""
 
+    dataset: str
+    """Name of the dataset, to find its published scores and expected counts."""
     train_folder: Path | None
     """Training set; None for a set that is only scored."""
     test_folder: Path
@@ -112,19 +114,109 @@ class JDNet:
 
 
 @dataclass(frozen=True)
+class DCSFN:
+    """DCSFN (ACM MM 2020)."""
+
+    name: ClassVar[str] = "dcsfn"
+
+    units: int = 16
+    """Blocks in each encoder and decoder."""
+    channels: int = 20
+    """Feature channels."""
+    cell: Literal["gru", "rnn"] = "gru"
+    """Kind of the cells between the scales."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        _require_positive(self, "units", "channels")
+
+
+@dataclass(frozen=True)
+class DANet:
+    """DANet (IJCAI 2022)."""
+
+    name: ClassVar[str] = "danet"
+
+    channels: int = 64
+    """Feature channels, even."""
+    blocks: int = 10
+    """Residual blocks in each sub-network."""
+    reduction: int = 4
+    """Channels over the bottleneck of the channel attention."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        _require_positive(self, "channels", "blocks", "reduction")
+        _require(self.channels % 2 == 0, f"--channels must be even, got {self.channels}")
+        _require(self.reduction <= self.channels, "--reduction must not exceed --channels")
+
+
+@dataclass(frozen=True)
+class PReNet:
+    """PReNet (CVPR 2019). PReNet_r: --shared-blocks; PRN: --recurrence none; PRN_r: both."""
+
+    name: ClassVar[str] = "prenet"
+
+    stages: int = 6
+    """Stages, all of them sharing their weights."""
+    channels: int = 32
+    """Feature channels."""
+    recurrence: Literal["lstm", "gru", "none"] = "lstm"
+    """What carries a state from stage to stage."""
+    shared_blocks: bool = False
+    """One residual block applied five times in place of five."""
+    global_residual: bool = True
+    """A stage estimates the negative rain layer, not the background."""
+    rainy_input: bool = True
+    """A stage sees the rainy image beside the stage before's result."""
+    recurrence_last: bool = False
+    """The recurrent layer comes after the residual blocks."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        _require_positive(self, "stages", "channels")
+
+
+@dataclass(frozen=True)
+class RESCAN:
+    """RESCAN (ECCV 2018)."""
+
+    name: ClassVar[str] = "rescan"
+
+    stages: int = 4
+    """Stages, all of them sharing their weights."""
+    channels: int = 24
+    """Feature channels."""
+    depth: int = 7
+    """Convolutions in a stage, at least 3."""
+    cell: Literal["conv", "rnn", "gru", "lstm"] = "gru"
+    """Kind of the cells."""
+    frame: Literal["full", "add"] = "full"
+    """A stage estimates the whole rain layer, or what the stages before it missed."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built."""
+        _require_positive(self, "stages", "channels")
+        _require(self.depth >= 3, f"--depth must be at least 3, got {self.depth}")
+
+
+Network = JDNet | DCSFN | DANet | PReNet | RESCAN
+
+
+@dataclass(frozen=True)
 class Training:
     """The recipe. The defaults are the paper's (section 3.6), but for the clipping."""
 
-    loss: Literal["ssim", "mae", "mse"] = "ssim"
-    """Loss: negative SSIM, mean absolute or mean squared error (Table 3)."""
+    loss: Literal["ssim", "mae", "mse", "mse-stages", "danet"] = "ssim"
+    """Negative SSIM, mean absolute or squared error (Table 3); RESCAN's; DANet's."""
     batch_size: int = 12
     """Patches for one forward, over all GPUs."""
     accumulate: int = 1
     """Forwards for one update: makes a large batch out of what fits."""
     patch_size: int = 64
     """Side of the square training patches, pixels."""
-    augment: bool = False
-    """Flip and rotate the patches at random; off in the paper."""
+    augment: Literal["none", "flip", "eight", "jitter"] = "none"
+    """Mirror patches; also turn them by quarters; or scale, mirror and turn them freely (DCSFN)."""
     passes: float = 1000
     """Length: patches drawn for every training pair, as the released code counts epochs."""
     steps: int | None = None
@@ -193,7 +285,7 @@ class Config:
     name: str
     """Dataset, as tables name it; the run goes to runs/NAME unless --run says otherwise."""
     data: Folders | Synthetic | Photographs
-    network: JDNet = JDNet()
+    network: Network = JDNet()
     training: Training = Training()
     monitoring: Monitoring = Monitoring()
     machine: Machine = Machine()
@@ -210,7 +302,7 @@ class Evaluate:
     name: str
     """Dataset, as the tables name it."""
     data: Folders | Synthetic | Photographs
-    network: JDNet = JDNet()
+    network: Network = JDNet()
     machine: Machine = Machine()
     weights: Path | None = None
     """Weights; runs/NAME/best.pt where not given."""

@@ -5,15 +5,18 @@ there is no sampler or generator state to save.
 """
 
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+import cv2
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from data.pairs import Pairs
 from utils.errors import UserError
-from utils.image import to_tensor
+from utils.image import Pixels, to_tensor
+
+Augmentation = Literal["none", "flip", "eight", "jitter"]
 
 
 class PatchPair(NamedTuple):
@@ -32,13 +35,15 @@ class Patches(Dataset[PatchPair]):
         pairs: N image pairs.
         size: side P of a patch in pixels.
         seed: any integer >= 0.
-        augment: also flip and rotate by quarter turns, each of the eight with equal chance.
+        augment: "none"; "flip" mirrors half of the patches; "eight" also turns by quarters, each of
+            the eight with equal chance; "jitter" cuts up to a quarter more or less and scales it to
+            size, mirrors, and turns by up to 30 degrees (DCSFN).
 
     Raises:
         UserError: a patch is larger than an image.
     """
 
-    def __init__(self, pairs: Pairs, size: int, seed: int, augment: bool = False) -> None:
+    def __init__(self, pairs: Pairs, size: int, seed: int, augment: Augmentation = "none") -> None:
         for pair in pairs:
             h, w = pair.clean.shape[:2]
             if min(h, w) < size:
@@ -53,17 +58,32 @@ class Patches(Dataset[PatchPair]):
         round_, position = divmod(index, len(self.pairs))
         pair = self.pairs[int(_order(self.seed, round_, len(self.pairs))[position])]
         random = np.random.default_rng([self.seed, 1, index])
-        h, w = pair.clean.shape[:2]
-        top = random.integers(0, h - self.size, endpoint=True)
-        left = random.integers(0, w - self.size, endpoint=True)
-        mirrored, turns = random.integers(0, [2, 4]) if self.augment else (0, 0)
+        size = np.array([self.size, self.size])
+        if self.augment == "jitter":
+            size = size + random.integers(-(self.size // 4), self.size // 4, 2, endpoint=True)
+        height, width = np.minimum(size, pair.clean.shape[:2])
+        top = random.integers(0, pair.clean.shape[0] - height, endpoint=True)
+        left = random.integers(0, pair.clean.shape[1] - width, endpoint=True)
+        mirrored, turns = (0, 0) if self.augment == "none" else random.integers(0, [2, 4])
+        angle = random.uniform(-30, 30) if self.augment == "jitter" else 0.0
 
-        def cut(image: np.ndarray) -> Tensor:
-            patch = image[top : top + self.size, left : left + self.size]
-            patch = np.rot90(patch[:, ::-1] if mirrored else patch, turns)
+        def cut(image: Pixels) -> Tensor:
+            patch = image[top : top + height, left : left + width]
+            patch = patch[:, ::-1] if mirrored else patch
+            if self.augment == "eight":
+                patch = np.rot90(patch, turns)
+            if self.augment == "jitter":
+                patch = _turn(patch, self.size, angle)
             return to_tensor(patch)
 
         return PatchPair(cut(pair.rainy), cut(pair.clean))
+
+
+def _turn(patch: Pixels, size: int, angle: float) -> Pixels:
+    """Scale a patch to a square and turn it about its middle, degrees; black where nothing is."""
+    square = cv2.resize(np.ascontiguousarray(patch), (size, size))
+    matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, 1.0)
+    return np.asarray(cv2.warpAffine(square, matrix, (size, size)))
 
 
 @lru_cache(maxsize=4)

@@ -1,9 +1,23 @@
-"""The networks of the papers. They import torch alone and take plain arguments."""
+"""The networks of the papers. They import torch alone and take plain arguments.
 
-from torch import nn
+Each has `stages(rainy)`, all outputs that its paper supervises, the final one last, and
+`forward(rainy, window=None)`, the final one alone.
+"""
 
+from models.danet import DANet
+from models.dcsfn import DCSFN
 from models.jdnet import JDNet
+from models.prenet import PReNet
+from models.rescan import RESCAN
 
-__all__ = ["NETWORKS", "JDNet"]
+__all__ = ["DCSFN", "NETWORKS", "RESCAN", "DANet", "JDNet", "Network", "PReNet"]
 
-NETWORKS: dict[str, type[nn.Module]] = {"jdnet": JDNet}
+Network = JDNet | DCSFN | DANet | PReNet | RESCAN
+
+NETWORKS: dict[str, type[Network]] = {
+    "jdnet": JDNet,
+    "dcsfn": DCSFN,
+    "danet": DANet,
+    "prenet": PReNet,
+    "rescan": RESCAN,
+}

@@ -79,6 +79,10 @@ class JDNet(nn.Module):
         self.dense = nn.ModuleList(nn.Conv2d((i + 2) * channels, channels, 1) for i in range(units))
         self.leave = nn.Conv2d(channels, 3, 3, padding=1)
 
+    def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
+        """[B, 3, H, W] -> the derained image alone: the one output that is supervised."""
+        return (self.forward(rainy),)
+
     def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
 

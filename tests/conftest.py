@@ -14,8 +14,6 @@ from utils.image import Pixels, write_image
 
 torch.set_num_threads(1)  # two busy cores slow a suite of small tensors several times
 
-FIXTURES = Path(__file__).parent / "fixtures"
-
 
 @pytest.fixture
 def picture() -> Callable[..., Pixels]:

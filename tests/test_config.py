@@ -1,5 +1,6 @@
 """Presets and the command line."""
 
+import inspect
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -9,13 +10,26 @@ import pytest
 from config import CONFIGS
 from config.cli import evaluate_config, show_config, train_config
 from config.published import PUBLISHED
-from config.schema import Config, Convention, Folders, JDNet, Photographs, Synthetic, as_dict
-from data import layouts, synthetic
+from config.schema import (
+    Config,
+    Convention,
+    Folders,
+    JDNet,
+    Photographs,
+    Synthetic,
+    Training,
+    as_dict,
+)
+from data import layouts, patches, synthetic
 from models import NETWORKS
 from train import learning_rate, total_steps
 from utils.errors import UserError
 from utils.losses import LOSSES
 from utils.metrics import CONVENTIONS
+
+
+def choices_of(kind: Any) -> dict[str, Any]:
+    return {field.name: field.type for field in fields(kind)}
 
 
 def leaves(settings: Any) -> list[str]:
@@ -24,6 +38,15 @@ def leaves(settings: Any) -> list[str]:
         value = getattr(settings, field.name)
         names += leaves(value) if is_dataclass(value) else [field.name]
     return names
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
+def test_a_network_is_built_from_its_config(config: Config) -> None:
+    """Every field is an argument of the network, with the same default."""
+    arguments = inspect.signature(NETWORKS[config.network.name]).parameters
+    assert list(arguments) == [field.name for field in fields(config.network)]
+    defaults = type(config.network)()
+    assert all(arguments[f.name].default == getattr(defaults, f.name) for f in fields(defaults))
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -38,7 +61,7 @@ def test_rain100_presets_carry_the_paper_recipe(name: str) -> None:
     assert config.network == JDNet(32, 32, 4, 4, 7, True, True, "image")
     recipe = config.training
     assert (recipe.patch_size, recipe.lr, recipe.loss, recipe.passes) == (64, 5e-4, "ssim", 1000)
-    assert (recipe.milestones, recipe.decay, recipe.augment) == ((3 / 5, 4 / 5), 0.1, False)
+    assert (recipe.milestones, recipe.decay, recipe.augment) == ((3 / 5, 4 / 5), 0.1, "none")
     assert recipe.clip is None
     assert recipe.batch_size == {"rain100h": 12, "rain100l": 32}[name]
 
@@ -70,13 +93,15 @@ def test_cosine_schedule_falls_from_lr_to_zero() -> None:
 
 def test_dictionaries_agree_with_the_schema() -> None:
     assert get_args(Convention) == CONVENTIONS
-    choices = {field.name: field.type for kind in (Folders, Synthetic) for field in fields(kind)}
+    choices = choices_of(Folders) | choices_of(Synthetic)
     assert choices["layout"] == layouts.Layout
     assert choices["order"] == layouts.Order
     assert choices["heaviness"] == synthetic.Heaviness
-    assert set(LOSSES) == {"ssim", "mae", "mse"}
-    assert JDNet.name in NETWORKS
-    assert {dataset for dataset, _, _ in PUBLISHED} <= set(CONFIGS)
+    assert {config.network.name for config in CONFIGS.values()} == set(NETWORKS)
+    assert set(get_args(choices_of(Training)["loss"])) == set(LOSSES)
+    assert choices_of(Training)["augment"] == patches.Augmentation
+    sets = {config.data.dataset for config in CONFIGS.values() if isinstance(config.data, Folders)}
+    assert {dataset for dataset, _, _ in PUBLISHED} <= sets
 
 
 def test_overrides_and_default_preset() -> None:
@@ -85,7 +110,7 @@ def test_overrides_and_default_preset() -> None:
         ["rain100l", "--lr", "1e-3", "--no-self-attention", "--loss", "mae", "--test-folder", "x"]
     )
     assert (config.training.lr, config.training.loss) == (1e-3, "mae")
-    assert not config.network.self_attention
+    assert config.network == JDNet(self_attention=False)
     assert isinstance(config.data, Folders)
     assert config.data.test_folder == Path("x")
 
@@ -121,7 +146,7 @@ def test_help_shows_the_defaults_of_the_preset(
         (["--lrr", "1"], r"^Unrecognized options: --lrr, 1 \(did you mean --lr\?\); see"),
         (["--lr", "fast"], r"^Error parsing --lr: could not convert string to float: 'fast'; see"),
         (["--lr"], r"^Missing value for argument '--lr'"),
-        (["--loss", "l1"], r"^invalid choice 'l1' for argument '--loss'.*'mse'\)"),
+        (["--loss", "l1"], r"^invalid choice 'l1' for argument '--loss'.*'danet'\)"),
         (["--channels", "20"], r"^--channels must be a multiple of 16, got 20$"),
         (["--footprint", "4"], r"^--footprint must be odd, got 4$"),
         (["--batch-size", "0"], r"^--batch-size must be positive and finite, got 0$"),

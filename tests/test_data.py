@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import get_args
+from typing import cast, get_args
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from data import FolderPairs, Pair, Patches, SyntheticPairs, find_pairs
+from data.patches import Augmentation
 from data.synthetic import SCENES, Heaviness
 from utils.errors import UserError
 from utils.image import Pixels, to_tensor, write_image
@@ -128,7 +129,7 @@ def test_patches_are_a_function_of_seed_and_index() -> None:
 
 
 def test_patches_are_the_same_for_any_number_of_workers() -> None:
-    patches = Patches([ramp_pair()], 8, 0, augment=True)
+    patches = Patches([ramp_pair()], 8, 0, "jitter")
     streams = [
         list(islice(DataLoader(patches, 2, sampler=range(4, 16), num_workers=n), 6)) for n in (0, 2)
     ]
@@ -154,18 +155,19 @@ def test_crops_reach_every_border() -> None:
     assert Patches([ramp_pair(8, 8)], 8, 0)[3].rainy.shape == (3, 8, 8)
 
 
-@pytest.mark.parametrize("augment", [False, True])
-def test_rainy_and_clean_stay_aligned(augment: bool) -> None:
+@pytest.mark.parametrize("augment", get_args(Augmentation))
+def test_rainy_and_clean_stay_aligned(augment: Augmentation) -> None:
     patches = Patches([ramp_pair()], 8, 0, augment)
     for index in range(30):
         patch = patches[index]
         assert torch.equal(patch.rainy[:2], patch.clean[:2])
-        assert patch.clean[2].unique().tolist() == pytest.approx([100 / 255])
+        if augment != "jitter":  # which turns in black corners
+            assert patch.clean[2].unique().tolist() == pytest.approx([100 / 255])
 
 
 def test_augmentation_draws_all_eight() -> None:
     pair = ramp_pair(8, 8)
-    patches = Patches([pair], 8, 0, augment=True)
+    patches = Patches([pair], 8, 0, "eight")
     seen = {patches[i].rainy.numpy().tobytes() for i in range(100)}
     whole = to_tensor(pair.rainy)
     turned = {
@@ -174,6 +176,14 @@ def test_augmentation_draws_all_eight() -> None:
         for turns in range(4)
     }
     assert seen == turned
+
+
+def test_flip_draws_two_and_jitter_many() -> None:
+    pair = ramp_pair(8, 8)
+    for augment, least, most in (("none", 1, 1), ("flip", 2, 2), ("jitter", 50, 60)):
+        patches = Patches([pair], 8, 0, cast("Augmentation", augment))
+        seen = {patches[i].rainy.numpy().tobytes() for i in range(60)}
+        assert least <= len(seen) <= most
 
 
 def test_patch_larger_than_an_image() -> None:

@@ -1,7 +1,6 @@
 """Every convention against a source of its own."""
 
 import csv
-import json
 import math
 
 import numpy as np
@@ -9,13 +8,13 @@ import pytest
 import skimage.data
 import skimage.metrics
 import torch
-from conftest import FIXTURES
+from parity import FIXTURES, load_fixture
 from torch import Tensor
 
 from utils.metrics import CONVENTIONS, Convention, score, ssim_map
 
 GOLDEN = list(csv.DictReader((FIXTURES / "metrics.csv").read_text().splitlines()))
-RELEASED = json.loads((FIXTURES / "metrics-released.json").read_text())
+RELEASED = load_fixture("metrics-released.json")
 
 
 def golden_pair(case: str) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,6 @@ from config.schema import Config, Folders, Synthetic
 from data import Pair
 from eval import Scores, evaluate, table
 from models import JDNet
-from tools import convert_checkpoint
 from train import train
 from utils import checkpoint
 from utils.errors import UserError
@@ -136,24 +135,26 @@ def test_table_shows_published_rows_on_their_own_data_only() -> None:
         for i in range(100)
         for convention in CONVENTIONS
     )
-    old = Folders(None, Path("x"))
-    text = table(Scores(rows), "rain100l", old, "ours")
+    old = Folders("rain100l", None, Path("x"))
+    text = table(Scores(rows), old, "ours")
     assert "rain100l, old release, 100 pairs" in text
     assert "37.48" in text  # PReNet
     assert "38.65" not in text  # JDNet's paper has the new release
     (prenet,) = (line for line in text.splitlines() if line.startswith("PReNet"))
     header = next(line for line in text.splitlines() if "y-float" in line)
     assert prenet.index("37.48") < header.index("y-float") + len("y-float") <= len(prenet)
-    assert "published" not in table(Scores(rows[:40]), "rain100l", old, "ours")
-    new = table(Scores(rows * 2), "rain100l", replace(old, release="new"), "ours")
+    assert "published" not in table(Scores(rows[:40]), old, "ours")
+    new = table(Scores(rows * 2), replace(old, release="new"), "ours")
     assert "38.65" not in new  # 100 pairs are not its 200
-    assert "published" not in table(Scores(rows), "synthetic", Synthetic(), "ours")
+    assert "published" not in table(Scores(rows), Synthetic(), "ours")
 
 
 def test_eval_refuses_unknown_networks(tmp_path: Path, weights: Path) -> None:
     payload = checkpoint.load(weights)
     checkpoint.save(tmp_path / "other.pt", {**payload, "network": "othernet"})
-    with pytest.raises(UserError, match="holds a 'othernet' network: this version has jdnet"):
+    with pytest.raises(
+        UserError, match="holds a 'othernet' network: this version has jdnet, dcsfn"
+    ):
         evaluation.main(["--weights", str(tmp_path / "other.pt")])
     checkpoint.save(tmp_path / "odd.pt", {**payload, "arguments": {"wings": 2}})
     with pytest.raises(UserError, match=r"cannot build: .*wings"):
@@ -226,63 +227,6 @@ def test_show_never_overwrites(tmp_path: Path, weights: Path, picture: Picture) 
     show.main([str(tmp_path / "in"), *flags, str(tmp_path / "out")])
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"a.png", "b.png.png", "b.jpg.png"}
-
-
-# --- tools --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("switch", [{}, {"self_attention": False, "self_calibration": False}])
-def test_convert_there_and_back(
-    tmp_path: Path, switch: dict[str, Any], capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch.manual_seed(0)
-    ours = JDNet(units=2, **switch).eval()
-    torch.save(ours.state_dict(), tmp_path / "ours.pt")
-    convert_checkpoint.main(["--back", str(tmp_path / "ours.pt"), str(tmp_path / "latest_net")])
-    released = checkpoint.load(tmp_path / "latest_net")["net"]
-    assert all(key.startswith("module.") for key in released)
-    first = released["module.enterBlock.0.weight"]
-    assert torch.equal(first, ours.enter.weight.flip(1))  # BGR
-
-    convert_checkpoint.main([str(tmp_path / "latest_net"), str(tmp_path / "again.pt")])
-    again = evaluation.open_network(
-        tmp_path / "again.pt", Config(name="", data=Synthetic()).network, torch.device("cpu")
-    )
-    image = torch.rand(1, 3, 20, 20)
-    with torch.inference_mode():
-        assert torch.equal(again(image), ours(image))
-    assert "written" in capsys.readouterr().out
-
-
-def test_convert_is_strict(tmp_path: Path) -> None:
-    torch.save(JDNet(units=1).state_dict(), tmp_path / "ours.pt")
-    with pytest.raises(UserError, match=r"is no released JDNet: expected enterBlock"):
-        convert_checkpoint.main([str(tmp_path / "ours.pt"), str(tmp_path / "x.pt")])
-    convert_checkpoint.main(["--back", str(tmp_path / "ours.pt"), str(tmp_path / "released")])
-    with pytest.raises(UserError, match=r"is no JDNet of this code"):
-        convert_checkpoint.main(["--back", str(tmp_path / "released"), str(tmp_path / "x.pt")])
-    for change, message in (
-        ({"leave.bias": None}, "lacks leave.bias"),
-        ({"foo": torch.zeros(1)}, "has the unknown foo"),
-    ):
-        state = {**JDNet(units=1).state_dict(), **change}
-        torch.save({k: v for k, v in state.items() if v is not None}, tmp_path / "bad.pt")
-        with pytest.raises(UserError, match=message):
-            convert_checkpoint.main(["--back", str(tmp_path / "bad.pt"), str(tmp_path / "x.pt")])
-    other = checkpoint.Weights(JDNet(units=1).state_dict(), "jdnet", {"position": "patch"}, {})
-    checkpoint.save_weights(tmp_path / "patch.pt", other)
-    with pytest.raises(UserError, match=r"has position patch: the released code has image"):
-        convert_checkpoint.main(["--back", str(tmp_path / "patch.pt"), str(tmp_path / "x.pt")])
-    payload = checkpoint.load(tmp_path / "released")
-    payload["net"]["module.extra.weight"] = torch.zeros(1)
-    checkpoint.save(tmp_path / "extra", payload)
-    with pytest.raises(UserError, match=r"has the unknown extra.weight"):
-        convert_checkpoint.main([str(tmp_path / "extra"), str(tmp_path / "x.pt")])
-    del payload["net"]["module.extra.weight"], payload["net"]["module.exitBlock.0.bias"]
-    checkpoint.save(tmp_path / "short", payload)
-    with pytest.raises(UserError, match=r"lacks leave.bias"):
-        convert_checkpoint.main([str(tmp_path / "short"), str(tmp_path / "x.pt")])
-    assert not (tmp_path / "x.pt").exists()
 
 
 def test_weights_know_their_network(tiny: Config) -> None:

@@ -1,17 +1,21 @@
 """DCSFN, DANet, the PReNet family and RESCAN against the outputs of their released codes."""
 
-import json
-import zlib
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import FIXTURES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from parity import (
+    assert_gradients_match,
+    assert_matches,
+    filled,
+    fixture_input,
+    load_fixture,
+    released_names,
+)
 from torch import Tensor, nn
 
 from models.danet import DANet, shuffle
@@ -23,7 +27,7 @@ from tools.released_keys import released_key
 
 Sibling = DCSFN | DANet | PReNet | RESCAN
 
-FIXTURE = json.loads((FIXTURES / "siblings.json").read_text())  # outputs in the order of stages()
+FIXTURE = load_fixture("siblings.json")  # outputs in the order of stages()
 RELEASED: dict[str, Callable[[], Sibling]] = {
     "dcsfn": DCSFN,
     "danet": DANet,
@@ -54,47 +58,6 @@ SMALL: dict[str, Callable[[], Sibling]] = {
 }
 
 
-def released_keys(network: nn.Module) -> dict[str, str]:
-    name = type(network).__name__.lower()
-    return {key: released_key(name, key) for key in network.state_dict()}
-
-
-# To merge with tests/test_models.py: `filled`, `fixture_input` and `assert_matches`.
-def filled(name: str, dtype: torch.dtype) -> Sibling:
-    """The network with every tensor drawn from its released key, as the fixture's were."""
-    network = RELEASED[name]().double()
-    names = released_keys(network)
-    for key, tensor in network.state_dict().items():
-        released, shape = names[key], tuple(tensor.shape)
-        random = np.random.RandomState(zlib.crc32(released.encode()) & 0xFFFFFFFF)
-        if shape == (1,):  # DANet's shared slopes
-            values = np.full(shape, 0.15 if released.startswith("dsnet.") else 0.30)
-        elif released.endswith(".bias"):
-            values = 0.1 * random.standard_normal(shape)
-        else:
-            values = random.standard_normal(shape) * np.sqrt(1 / np.prod(shape[1:]))
-        tensor.copy_(torch.from_numpy(np.asarray(values)))
-    return network.to(dtype).eval()
-
-
-def fixture_input(shape: str, dtype: torch.dtype) -> Tensor:
-    sides = [int(side) for side in shape.split("x")]
-    return torch.from_numpy(np.random.RandomState(1).rand(*sides)).to(dtype)
-
-
-def assert_matches(output: Tensor, expected: dict[str, Any], tolerance: float) -> None:
-    assert list(output.shape) == expected["shape"]
-    probes = output.flatten()[expected["probe_index"]].tolist()
-    assert probes == pytest.approx(expected["probe"], rel=tolerance, abs=tolerance)
-    for key, value in (
-        ("sum", output.double().sum()),
-        ("abs_sum", output.double().abs().sum()),
-        ("min", output.min()),
-        ("max", output.max()),
-    ):
-        assert value.item() == pytest.approx(expected[key], rel=tolerance)
-
-
 def released_outputs(network: Sibling, rainy: Tensor) -> list[Tensor]:
     """What the released network returns, in the order of our stages."""
     stages = network.stages(rainy)
@@ -108,8 +71,8 @@ def released_outputs(network: Sibling, rainy: Tensor) -> list[Tensor]:
 def test_outputs_and_gradients_of_the_released_code(
     name: str, dtype: torch.dtype, tolerance: float
 ) -> None:
-    network, expected = filled(name, dtype), FIXTURE[name]
-    names = released_keys(network)
+    network, expected = filled(RELEASED[name](), dtype), FIXTURE[name]
+    names = released_names(network)
     assert sum(p.numel() for p in network.parameters()) == expected["params"]
     assert len(set(names.values())) == len(names) == expected["state_tensors"]
     for shape, fixtures in expected["eval"].items():
@@ -120,18 +83,8 @@ def test_outputs_and_gradients_of_the_released_code(
 
     outputs = released_outputs(network, fixture_input("1x3x64x64", dtype))
     loss = torch.stack([output.square().mean() for output in outputs]).sum()
-    loss.backward()
-    gradients = {
-        names[key]: p.grad.double().norm().item()
-        for key, p in network.named_parameters()
-        if p.grad is not None
-    }
-    assert loss.item() == pytest.approx(expected["grad"]["loss"], rel=tolerance)
-    total = sum(norm**2 for norm in gradients.values()) ** 0.5
-    assert total == pytest.approx(expected["grad"]["total_norm"], rel=tolerance)
-    for norm, key in expected["grad"]["largest"]:
-        assert gradients[key] == pytest.approx(norm, rel=tolerance)
-    without = {names[key] for key, _ in network.named_parameters()} - set(gradients)
+    assert_gradients_match(network, loss, expected["grad"], tolerance)
+    without = {names[key] for key, p in network.named_parameters() if p.grad is None}
     assert without == set(expected["grad"]["none_grad_params"])
 
 
@@ -155,7 +108,7 @@ def test_outputs_and_gradients_of_the_released_code(
 def test_parameters_of_the_released_code(build: Callable[[], Sibling], parameters: int) -> None:
     network = build()
     assert sum(p.numel() for p in network.parameters()) == parameters
-    names = released_keys(network)
+    names = released_names(network)
     assert len(set(names.values())) == len(names)
 
 

@@ -17,8 +17,8 @@ from torch import Tensor
 
 import train as training
 from config import CONFIGS
-from config.schema import Config, Folders, Synthetic
-from models import JDNet
+from config.schema import DCSFN, RESCAN, Config, DANet, Folders, JDNet, Network, PReNet, Synthetic
+from models import JDNet as JDNetModule
 from train import train
 from utils import checkpoint, losses
 from utils.errors import UserError
@@ -95,10 +95,10 @@ def test_a_finished_run_only_shows_its_table(
     tiny: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tiny)
-    before, table = weights_of(tiny), capsys.readouterr().out.split("tiny, light rain")[1]
+    before, table = weights_of(tiny), capsys.readouterr().out.split("synthetic, light rain")[1]
     train(tiny)
     assert_identical(before, weights_of(tiny))
-    assert capsys.readouterr().out.split("tiny, light rain")[1] == table
+    assert capsys.readouterr().out.split("synthetic, light rain")[1] == table
 
 
 TINY_COMMAND = [
@@ -150,7 +150,7 @@ def test_workers_do_not_change_the_weights(tiny: Config, tmp_path: Path) -> None
 
 def test_accumulation_is_the_large_batch(tiny: Config, tmp_path: Path) -> None:
     """Without batch statistics, that is: DataParallel splits those as well."""
-    plain = replace(tiny, network=replace(tiny.network, self_attention=False))
+    plain = replace(tiny, network=JDNet(units=1, channels=16, scales=2, self_attention=False))
     whole = with_training(plain, batch_size=4, steps=3)
     parts = replace(with_training(whole, batch_size=2, accumulate=2), run=tmp_path / "parts")
     train(whole)
@@ -209,6 +209,23 @@ def test_other_losses_train_and_are_logged_by_name(tiny: Config, loss: str) -> N
     assert all(0 < entry[loss] < 1 for entry in log_of(tiny, "step"))
 
 
+SIBLINGS: dict[str, tuple[Network, dict[str, Any]]] = {
+    "dcsfn": (DCSFN(units=1, channels=4), {"augment": "jitter"}),
+    "danet": (DANet(channels=16, blocks=1), {"loss": "danet", "augment": "eight"}),
+    "prenet": (PReNet(stages=2, channels=4), {"augment": "flip"}),
+    "rescan": (RESCAN(stages=2, channels=4), {"loss": "mse-stages"}),
+}
+
+
+@pytest.mark.parametrize("name", SIBLINGS)
+def test_siblings_train_and_score(tiny: Config, name: str) -> None:
+    network, recipe = SIBLINGS[name]
+    config = with_training(replace(tiny, network=network), **recipe)
+    assert train(config).pairs == 2
+    assert config.run is not None
+    assert checkpoint.load_weights(config.run / "best.pt").network == name
+
+
 def test_held_out_pairs_choose_the_weights(tiny: Config) -> None:
     config = with_training(tiny, held_out=2, steps=9)
     config = replace(config, monitoring=replace(config.monitoring, eval_pairs=1))
@@ -237,9 +254,9 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
 ) -> None:
     calls = []
 
-    def explode(derained: Tensor, clean: Tensor) -> Tensor:
+    def explode(stages: tuple[Tensor, ...], clean: Tensor) -> Tensor:
         calls.append(0)
-        return (derained - clean).mean() * (float("nan") if len(calls) == 4 else 1.0)
+        return (stages[-1] - clean).mean() * (float("nan") if len(calls) == 4 else 1.0)
 
     monkeypatch.setitem(losses.LOSSES, "ssim", explode)
     message = r"loss nan with gradient norm nan at update 3: the last good state is .*latest.pt"
@@ -281,7 +298,7 @@ def test_data_mistakes_leave_no_run_behind(
     tiny: Config, tmp_path: Path, picture: Callable[..., Pixels], rain100_folder: Path
 ) -> None:
     assert tiny.run is not None
-    folders = replace(tiny, data=Folders(tmp_path / "nowhere", rain100_folder))
+    folders = replace(tiny, data=Folders("mine", tmp_path / "nowhere", rain100_folder))
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         train(folders)
     with pytest.raises(UserError, match=r"no training set"):
@@ -289,7 +306,7 @@ def test_data_mistakes_leave_no_run_behind(
     with pytest.raises(UserError, match=r"without ground truth.*python show.py"):
         train(replace(tiny, data=CONFIGS["real"].data))
     large = with_training(
-        replace(tiny, data=Folders(rain100_folder, rain100_folder)), patch_size=25
+        replace(tiny, data=Folders("mine", rain100_folder, rain100_folder)), patch_size=25
     )
     with pytest.raises(UserError, match=r"patches of 25x25 do not fit rain-1 \(32x24 pixels\)"):
         train(large)
@@ -313,7 +330,7 @@ def test_dry_run_prints_the_plan_and_trains_nothing(
     assert "6 training, 0 held-out, 8 test pairs" in shown
     assert "21 updates" in shown  # 10 * 6 / 3 and the released loop's one more
     assert "0.002, times 0.1 at 12, 16" in shown
-    parameters = sum(p.numel() for p in JDNet(units=1).parameters())
+    parameters = sum(p.numel() for p in JDNetModule(units=1).parameters())
     assert f"{parameters:,} parameters" in shown
     assert not tiny.run.exists()
 

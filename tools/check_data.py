@@ -97,7 +97,7 @@ def main(arguments: list[str]) -> None:
     data = config.data
     if not isinstance(data, Folders):
         raise UserError(f"{config.name} is no set of pairs on disk: nothing to check")
-    expected = EXPECTED.get((config.name, data.release), (None, None))
+    expected = EXPECTED.get((data.dataset, data.release), (None, None))
     reports = {}
     for title, folder, count in zip(
         ("train", "test"), (data.train_folder, data.test_folder), expected, strict=True

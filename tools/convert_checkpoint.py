@@ -1,135 +1,185 @@
-"""Convert a released JDNet checkpoint into a weights file of this code, or back.
+"""Convert a released checkpoint into a weights file of this code, or back.
 
     python tools/convert_checkpoint.py latest_net jdnet-rain100h.safetensors
+    python tools/convert_checkpoint.py net_latest.pth prenet.pt --set stages=4 recurrence_last=true
     python tools/convert_checkpoint.py --back runs/rain100h/best.pt latest_net
 
-The released code (2020) saves {"net": state, ...} with `module.` before every key, and works on
-BGR images. Here the state is bare and RGB, so the first layer's input channels and the last
-layer's output channels are reversed. Tensors are otherwise the same, one to one, under other
-names; `RENAMES` and `UNIT_RENAMES` are the whole map.
+Takes JDNet, DCSFN, DANet, the PReNet family and RESCAN, bare or under `net` or `state_dict`, with
+or without `module.`, and knows them by their keys. Tensors are the same, one to one, under other
+names (`released_keys.py` is the map), but for the colours: released JDNet, DCSFN and RESCAN work on
+BGR, so what their first layers read and their last layers write is reversed. What leaves no trace
+in a checkpoint is taken as released, or from --set.
 """
 
 import argparse
+import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from models import JDNet
+from models import NETWORKS, Network
+from tools.released_keys import released_key
 from utils import checkpoint
 from utils.checkpoint import Weights
 from utils.errors import Parser, UserError, run_command
 
-# Ours -> released. Those of a joint unit come after `units.N.` and `derain_net.units.N.`.
-RENAMES = (
-    (r"enter\.", "enterBlock.0."),
-    (r"leave\.", "exitBlock.0."),
-    (r"dense\.(\d+)\.", r"derain_net.conv1x1.\1.0."),
-)
-UNIT_RENAMES = (
-    (r"attention\.norm_in\.", "san.bn1."),
-    (r"attention\.phi\.", "san.sam.conv1."),
-    (r"attention\.psi\.", "san.sam.conv2."),
-    (r"attention\.beta\.", "san.sam.conv3."),
-    (r"attention\.position\.", "san.sam.conv_p."),
-    (r"attention\.gamma1\.", "san.sam.conv_w.1."),
-    (r"attention\.gamma2\.", "san.sam.conv_w.2."),
-    (r"attention\.norm_out\.", "san.bn2."),
-    (r"attention\.expand\.", "san.conv."),
-    (r"aggregation\.down\.(\d+)\.", r"res_list.\1.convert.0."),
-    (r"aggregation\.blocks\.(\d+)\.", r"res_list.\1.res."),
-    (r"aggregation\.fuse\.", "conv11.0."),
-    (r"calibration\.split1\.", "scn.conv1_b."),
-    (r"calibration\.split2\.", "scn.conv1_a."),
-    (r"calibration\.k1\.", "scn.k1.0."),
-    (r"calibration\.k2\.", "scn.scconv.k2.1."),
-    (r"calibration\.k3\.", "scn.scconv.k3.0."),
-    (r"calibration\.k4\.", "scn.scconv.k4.0."),
-    (r"calibration\.merge\.", "scn.conv3."),
-)
+State = dict[str, Tensor]
 
 
-# The axis of colours in the released first and last layers.
-RELEASED_AXES = {"enterBlock.0.weight": 1, "exitBlock.0.weight": 0, "exitBlock.0.bias": 0}
+class Released(NamedTuple):
+    """How to know a released network and what is odd about its tensors."""
+
+    mark: str  # a key that it alone has
+    axes: dict[str, int]  # the axis of colours, where it works on BGR
+    fixed: dict[str, Any]  # arguments of ours that the released code cannot vary
 
 
-def released_key(key: str) -> str:
-    """The released name of one of our tensors."""
-    unit = re.match(r"units\.\d+\.", key)
-    front, rest = (f"derain_net.{unit[0]}", key[unit.end() :]) if unit else ("", key)
-    for pattern, replacement in UNIT_RENAMES if unit else RENAMES:
-        renamed, count = re.subn("^" + pattern, replacement, rest)
-        if count:
-            return front + renamed
-    raise KeyError(key)
+RELEASED = {
+    "jdnet": Released(
+        "enterBlock.0.weight",
+        {"enterBlock.0.weight": 1, "exitBlock.0.weight": 0, "exitBlock.0.bias": 0},
+        {"position": "image", "pooling": 4, "footprint": 7},
+    ),
+    "dcsfn": Released(
+        "convert.0.weight",
+        {"convert.0.weight": 1, "merge.2.weight": 0, "merge.2.bias": 0},
+        {},
+    ),
+    "danet": Released("dsnet.tail.weight", {}, {}),
+    "prenet": Released("conv0.0.weight", {}, {}),
+    "rescan": Released("rnns.0.se.fc.0.weight", {"dec.3.weight": 0, "dec.3.bias": 0}, {}),
+}
 
 
-def from_released(state: dict[str, Tensor], source: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Our network's arguments and state from a released state without prefixes.
+def infer(name: str, state: State) -> dict[str, Any]:
+    """The constructor's arguments that the released tensors show."""
 
-    Pooling and footprint leave no trace in the shapes: the released 4 and 7 are taken.
+    def count(pattern: str) -> int:
+        return len({match[1] for key in state if (match := re.match(pattern, key))})
+
+    def has(part: str) -> bool:
+        return any(part in key for key in state)
+
+    if name == "jdnet":
+        return {
+            "units": count(r"derain_net\.units\.(\d+)\."),
+            "channels": len(state["enterBlock.0.weight"]),
+            "scales": count(r"derain_net\.units\.0\.res_list\.(\d+)\."),
+            "self_attention": has(".san."),
+            "self_calibration": has(".scn."),
+        }
+    if name == "dcsfn":
+        return {
+            "units": count(r"encoder_scale1\.units\.(\d+)\."),
+            "channels": len(state["convert.0.weight"]),
+            "cell": "gru" if has(".conv_xz.") else "rnn",
+        }
+    if name == "danet":
+        return {
+            "channels": state["dsnet.tail.weight"].shape[1],
+            # The last entry of the body is a convolution.
+            "blocks": count(r"dsnet\.orsnet\.orb\.body\.(\d+)\.") - 1,
+        }
+    if name == "prenet":
+        recurrences = {"lstm": "conv_i.0.weight", "gru": "conv_z.0.weight"}
+        return {
+            "channels": len(state["conv0.0.weight"]),
+            "recurrence": next((r for r, key in recurrences.items() if key in state), "none"),
+            "shared_blocks": not has("res_conv2."),
+            "rainy_input": state["conv0.0.weight"].shape[1] == 6,
+        }
+    cells = {"gru": ".conv_xz.", "lstm": ".conv_xi.", "rnn": ".conv_x."}
+    return {
+        "channels": len(state["dec.0.weight"]),
+        "depth": count(r"rnns\.(\d+)\.") + 2,
+        "cell": next((cell for cell, part in cells.items() if has(part)), "conv"),
+    }
+
+
+def from_released(state: State, source: Path, chosen: dict[str, Any] | None = None) -> Weights:
+    """Our weights from a released state without prefixes.
+
+    Args:
+        state: the released tensors.
+        source: where they come from, for messages.
+        chosen: arguments of the network that the tensors do not show.
 
     Raises:
-        UserError: the state is no released JDNet's, whole and nothing else.
+        UserError: the state is no released network's, whole and nothing else.
     """
-    if "enterBlock.0.weight" not in state:
+    name = next((n for n, released in RELEASED.items() if released.mark in state), None)
+    if name is None:
+        marks = ", ".join(released.mark for released in RELEASED.values())
         raise UserError(
-            f"{source} is no released JDNet: expected enterBlock.0.weight, got {next(iter(state))}"
+            f"{source} is no released network of the house: expected one of {marks}; "
+            f"got {next(iter(state))}"
         )
-    arguments: dict[str, Any] = {
-        "units": _count(state, r"derain_net\.units\.(\d+)\."),
-        "channels": len(state["enterBlock.0.weight"]),
-        "scales": _count(state, r"derain_net\.units\.0\.res_list\.(\d+)\."),
-        "self_attention": any(".san." in key for key in state),
-        "self_calibration": any(".scn." in key for key in state),
-    }
-    network = JDNet(**arguments)
-    names = {released_key(key): key for key in network.state_dict()}
-    # An unknown key keeps its name, for the strict load to find.
-    swapped = _swap_colours(state, RELEASED_AXES)
-    ours = {names.get(key, key): tensor for key, tensor in swapped.items()}
+    arguments = infer(name, state) | (chosen or {})
+    try:
+        network = NETWORKS[name](**arguments)
+    except (TypeError, KeyError) as error:
+        raise UserError(f"--set does not fit {name}: {error}") from None
+    ours = _rename(network, name, _swap_colours(state, name))
     checkpoint.load_state(network, ours, source)
-    return arguments, ours
+    return Weights(ours, name, arguments, {"converted_from": source.name})
 
 
-def to_released(weights: Weights, source: Path) -> dict[str, Tensor]:
+def _rename(network: Network, name: str, state: State) -> State:
+    names = {released_key(name, key): key for key in network.state_dict()}
+    shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
+    # An unknown key keeps its name, for the strict load to find.
+    renamed = {names.get(key, key): tensor for key, tensor in state.items()}
+    return {
+        # DANet's 1x1 convolutions on pooled features are linear layers here.
+        key: t.flatten(1) if t.dim() == 4 and len(shapes.get(key, t.shape)) == 2 else t
+        for key, t in renamed.items()
+    }
+
+
+def to_released(weights: Weights, source: Path) -> State:
     """The released state, with `module.` before every key, from ours.
 
     Raises:
-        UserError: the weights are no JDNet's, whole and nothing else, or of a network that the
-            released code cannot build.
+        UserError: the weights do not fit the network they name, or the released code cannot build
+            it.
     """
-    if weights.network not in (None, "jdnet") or "enter.weight" not in weights.state:
-        raise UserError(f"{source} is no JDNet of this code: it lacks enter.weight")
-    for key, released in {"position": "image", "pooling": 4, "footprint": 7}.items():
-        if weights.arguments.get(key, released) != released:
-            raise UserError(
-                f"{source} has {key} {weights.arguments[key]}: the released code has {released}"
-            )
-    renamed = {_released_or_same(key): tensor for key, tensor in weights.state.items()}
-    from_released(_swap_colours(renamed, RELEASED_AXES), source)  # whole and nothing else
-    released_state = _swap_colours(renamed, RELEASED_AXES)
-    return {"module." + key: tensor for key, tensor in released_state.items()}
+    name = weights.network or "jdnet"
+    if name not in NETWORKS:
+        raise UserError(f"{source} holds a {name!r} network, expected {', '.join(NETWORKS)}")
+    for key, value in RELEASED[name].fixed.items():
+        if weights.arguments.get(key, value) != value:
+            raise UserError(f"{source} has {key} {weights.arguments[key]}: released is {value}")
+    arguments = weights.arguments or {
+        "units": len({key.split(".")[1] for key in weights.state if key.startswith("units.")})
+    }
+    checkpoint.load_state(NETWORKS[name](**arguments), weights.state, source)
+    released = {released_key(name, key): tensor for key, tensor in weights.state.items()}
+    if name == "danet":
+        released = {k: t[..., None, None] if ".conv_du." in k else t for k, t in released.items()}
+    return {"module." + key: tensor for key, tensor in _swap_colours(released, name).items()}
 
 
-def _released_or_same(key: str) -> str:
-    try:
-        return released_key(key)
-    except KeyError:
-        return key
-
-
-def _count(state: dict[str, Tensor], pattern: str) -> int:
-    return len({match[1] for key in state if (match := re.match(pattern, key))})
-
-
-def _swap_colours(state: dict[str, Tensor], axes: dict[str, int]) -> dict[str, Tensor]:
-    """RGB <-> BGR: reverse what the first layer reads and what the last layer writes."""
+def _swap_colours(state: State, name: str) -> State:
+    """RGB <-> BGR in a state with released names."""
+    axes = dict(RELEASED[name].axes)
+    if name == "rescan":  # the first cell reads the image through all of its gates
+        axes |= {k: 1 for k in state if re.match(r"rnns\.0\.conv(_x\w*)?\.weight$", k)}
     return {key: t.flip(axes[key]) if key in axes else t for key, t in state.items()}
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    key, found, value = text.partition("=")
+    if not found:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text}")
+    try:
+        return key, json.loads(value)
+    except json.JSONDecodeError:
+        return key, value
 
 
 def main(arguments: list[str]) -> None:
@@ -140,14 +190,23 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("source", type=Path, help="checkpoint to read")
     parser.add_argument("target", type=Path, help="checkpoint to write")
     parser.add_argument("--back", action="store_true", help="from our format to the released one")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        type=_setting,
+        default=[],
+        metavar="NAME=VALUE",
+        dest="chosen",
+        help="arguments of the network that the tensors do not show",
+    )
     options = parser.parse_args(arguments)
     weights = checkpoint.load_weights(options.source)
     if options.back:
         checkpoint.save(options.target, {"net": to_released(weights, options.source)})
     else:
-        built, state = from_released(weights.state, options.source)
-        metadata = {"converted_from": options.source.name}
-        checkpoint.save_weights(options.target, Weights(state, "jdnet", built, metadata))
+        converted = from_released(weights.state, options.source, dict(options.chosen))
+        checkpoint.save_weights(options.target, converted)
+        print(f"{converted.network} {converted.arguments}")
     print(f"written: {options.target}")
 
 

@@ -1,9 +1,8 @@
-"""The released names of the sibling networks' tensors; JDNet's are in `convert_checkpoint.py`.
+"""The released names of every network's tensors.
 
 A key is read from left to right: at each point the first pattern of the network's table that
 matches is replaced, until nothing is left. Shapes are those of the released tensors, but for
 DANet's channel attention: its 1x1 convolutions are linear layers here, without the trailing 1, 1.
-Channels come in the released order, which is BGR for DCSFN and RESCAN.
 
 The residual blocks and encoder levels of either half of DANet share one PReLU slope, so the same
 tensor stands under many keys, `...body.1.weight`, here as there.
@@ -31,6 +30,33 @@ CELLS = (
     (r"output\.from_state\.", "conv_ho."),
     (r"mix\.from_input\.", "conv_x."),
     (r"mix\.from_state\.", "conv_h."),
+)
+
+JDNET = (
+    (r"enter\.", "enterBlock.0."),
+    (r"leave\.", "exitBlock.0."),
+    (r"dense\.(\d+\.)", r"derain_net.conv1x1.\g<1>0."),
+    (r"(units\.\d+\.)", r"derain_net.\1"),
+    (r"attention\.norm_in\.", "san.bn1."),
+    (r"attention\.phi\.", "san.sam.conv1."),
+    (r"attention\.psi\.", "san.sam.conv2."),
+    (r"attention\.beta\.", "san.sam.conv3."),
+    (r"attention\.position\.", "san.sam.conv_p."),
+    (r"attention\.gamma1\.", "san.sam.conv_w.1."),
+    (r"attention\.gamma2\.", "san.sam.conv_w.2."),
+    (r"attention\.norm_out\.", "san.bn2."),
+    (r"attention\.expand\.", "san.conv."),
+    (r"aggregation\.down\.(\d+\.)", r"res_list.\1convert.0."),
+    (r"aggregation\.blocks\.(\d+\.)(\d\.)", r"res_list.\1res.\2"),
+    (r"aggregation\.fuse\.", "conv11.0."),
+    (r"calibration\.split1\.", "scn.conv1_b."),
+    (r"calibration\.split2\.", "scn.conv1_a."),
+    (r"calibration\.k1\.", "scn.k1.0."),
+    (r"calibration\.k2\.", "scn.scconv.k2.1."),
+    (r"calibration\.k3\.", "scn.scconv.k3.0."),
+    (r"calibration\.k4\.", "scn.scconv.k4.0."),
+    (r"calibration\.merge\.", "scn.conv3."),
+    (r"(weight|bias|running_mean|running_var|num_batches_tracked)$", r"\1"),
 )
 
 DCSFN = (
@@ -148,14 +174,14 @@ RESCAN = (
     LEAF,
 )
 
-TABLES = {"dcsfn": DCSFN, "danet": DANET, "prenet": PRENET, "rescan": RESCAN}
+TABLES = {"jdnet": JDNET, "dcsfn": DCSFN, "danet": DANET, "prenet": PRENET, "rescan": RESCAN}
 
 
 def released_key(network: str, key: str) -> str:
     """The released name of one of our tensors.
 
     Args:
-        network: "dcsfn", "danet", "prenet" or "rescan", as in `models.NETWORKS`.
+        network: its name in `models.NETWORKS`.
         key: of the network's `state_dict`.
 
     Raises:

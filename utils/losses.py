@@ -1,38 +1,73 @@
-"""Training losses (JDNet paper, section 3.5, Table 3), in float32 whatever the precision."""
+"""Training losses, all in float32 whatever the precision.
 
-from collections.abc import Callable
+Each takes every output that a network's paper supervises, the final one last, and the ground truth,
+[B, C, H, W], nominally in [0, 1]; an output may be smaller than the ground truth. A scalar comes
+back, the smaller the better.
+"""
 
+from collections.abc import Callable, Sequence
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from utils.metrics import ssim_map
 
-
-def negative_ssim(derained: Tensor, clean: Tensor) -> Tensor:
-    """-SSIM (Eq. 15), as released: not clamped, zero padding, mean over pixels and channels.
-
-    Args:
-        derained: [B, C, H, W], nominally in [0, 1].
-        clean: the same shape, in [0, 1].
-
-    Returns:
-        A scalar in [-1, 1], -1 for equal images.
-    """
-    return -ssim_map(derained.float(), clean.float(), peak=1, padding="zero").mean()
+Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
-def mae(derained: Tensor, clean: Tensor) -> Tensor:
-    """Mean absolute error; arguments as for `negative_ssim`."""
-    return F.l1_loss(derained.float(), clean.float())
+def negative_ssim(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
+    """-SSIM of the final output, as released: not clamped, zero padding (JDNet paper, Eq. 15)."""
+    return -ssim_map(stages[-1].float(), clean.float(), peak=1, padding="zero").mean()
 
 
-def mse(derained: Tensor, clean: Tensor) -> Tensor:
-    """Mean squared error; arguments as for `negative_ssim`."""
-    return F.mse_loss(derained.float(), clean.float())
+def mae(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
+    """Mean absolute error of the final output."""
+    return F.l1_loss(stages[-1].float(), clean.float())
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+def mse(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
+    """Mean squared error of the final output."""
+    return F.mse_loss(stages[-1].float(), clean.float())
+
+
+def mse_of_stages(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
+    """Sum over the outputs of their mean squared errors (RESCAN)."""
+    return torch.stack([mse([stage], clean) for stage in stages]).sum()
+
+
+def danet(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
+    """0.3 Charbonnier + 0.2 edge - 0.15 SSIM; the half-size output counts 0.8 in the first two."""
+    half, full = (stage.float() for stage in stages)
+    clean = clean.float()
+    clean_half = F.interpolate(clean, half.shape[2:], mode="bilinear", align_corners=False)
+    pixels = _charbonnier(full, clean) + 0.8 * _charbonnier(half, clean_half)
+    edges = _charbonnier(_laplacian(full), _laplacian(clean))
+    edges = edges + 0.8 * _charbonnier(_laplacian(half), _laplacian(clean_half))
+    return 0.3 * pixels + 0.2 * edges + 0.15 * negative_ssim([full], clean)
+
+
+def _charbonnier(a: Tensor, b: Tensor) -> Tensor:
+    return ((a - b).square() + 1e-6).sqrt().mean()
+
+
+def _laplacian(x: Tensor) -> Tensor:
+    """What is lost when every other pixel is: x less its own blurred, thinned and blurred copy."""
+    thin = torch.zeros_like(x)
+    thin[:, :, ::2, ::2] = 4 * _blur(x)[:, :, ::2, ::2]
+    return x - _blur(thin)
+
+
+def _blur(x: Tensor) -> Tensor:
+    taps = torch.tensor([0.05, 0.25, 0.4, 0.25, 0.05], dtype=x.dtype, device=x.device)
+    kernel = torch.outer(taps, taps).expand(x.shape[1], 1, 5, 5)
+    return F.conv2d(F.pad(x, [2] * 4, mode="replicate"), kernel, groups=x.shape[1])
+
+
+LOSSES: dict[str, Loss] = {
     "ssim": negative_ssim,
     "mae": mae,
     "mse": mse,
+    "mse-stages": mse_of_stages,
+    "danet": danet,
 }
