@@ -210,6 +210,8 @@ def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
     for row in published:
         cell = f"{row.psnr:>10.2f}{row.ssim:>8g}"
         cells = (cell if c == row.convention else " " * 18 for c in scores.conventions)
+        if row.convention not in scores.conventions:
+            cells = iter([f"{cell.lstrip()} in {row.convention}"])
         lines.append((f"{row.method:<{first}}" + "".join(cells)).rstrip())
     return "\n".join(lines)
 

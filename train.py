@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config.cli import train_config
-from config.schema import Config, Training, as_dict
+from config.schema import Config, Evaluate, Training, as_dict
 from data import Pairs, Patches
 from data.patches import PatchPair
 from eval import (
@@ -39,7 +39,7 @@ from utils.files import write_text
 from utils.image import side_by_side, to_pixels, to_tensor
 from utils.inference import derain
 from utils.losses import LOSSES
-from utils.metrics import CONVENTIONS, WINDOW
+from utils.metrics import WINDOW
 from utils.runlog import RunLog
 from utils.runtime import (
     choose_device,
@@ -128,7 +128,7 @@ def train(config: Config) -> Scores:
 
     weights = folder / "best.pt"
     network = open_network(weights, config.network, device)
-    scores = evaluate(network, test, CONVENTIONS, device, strips=folder / "strips")
+    scores = evaluate(network, test, Evaluate.conventions, device, strips=folder / "strips")
     write_scores(folder, scores, {**describe(weights), **origin})
     log.event("test", steps, psnr_y=scores.mean("y", "psnr"), ssim_y=scores.mean("y", "ssim"))
     log.close()

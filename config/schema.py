@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from utils.errors import UserError
 
-Convention = Literal["y", "y-float", "rgb", "rgb-jdnet"]
+Convention = Literal["y", "y-float", "y-prenet", "rgb", "rgb-jdnet"]
 
 
 def _require(holds: bool, message: str) -> None:

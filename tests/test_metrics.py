@@ -60,6 +60,15 @@ def test_released_danet_script() -> None:
     assert result.ssim.item() == pytest.approx(ssim, abs=1e-10)
 
 
+def test_released_prenet_script() -> None:
+    """Truncated, then unrounded luma: the convention `y-prenet`."""
+    result = score(*released_pair(), "y-prenet")
+    psnr = RELEASED["PReNet_eval_PSNR_Y(double path, trunc uint8)"]
+    ssim = RELEASED["PReNet_eval_SSIM_Y(valid, double path, no downsample since min side<384)"]
+    assert result.psnr.item() == pytest.approx(psnr, abs=1e-9)
+    assert result.ssim.item() == pytest.approx(ssim, abs=1e-9)
+
+
 def test_rgb_is_scikit_image() -> None:
     noisy, clean = golden_pair("chelsea-20")
     a, b = (x.permute(1, 2, 0).numpy() for x in (noisy, clean))
@@ -89,8 +98,14 @@ def test_integers_and_floats_score_alike(convention: Convention) -> None:
     assert score(a, b, convention).psnr.item() == pytest.approx(as_floats.psnr.item(), abs=1e-5)
 
 
+def test_every_level_survives_the_cut() -> None:
+    levels = torch.arange(256, dtype=torch.uint8).expand(3, 16, 256).contiguous()
+    for image in (levels, levels / 255, levels.double() / 255):
+        assert math.isinf(score(image, levels, "y-prenet").psnr.item())
+
+
 def test_equal_images_are_infinitely_good() -> None:
-    image = torch.rand(3, 16, 16)
+    image = torch.randint(256, (3, 16, 16), dtype=torch.uint8)
     for convention in CONVENTIONS:
         result = score(image, image, convention)
         assert math.isinf(result.psnr.item())

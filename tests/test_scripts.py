@@ -142,7 +142,9 @@ def test_table_shows_published_rows_on_their_own_data_only() -> None:
     assert "38.65" not in text  # JDNet's paper has the new release
     (prenet,) = (line for line in text.splitlines() if line.startswith("PReNet"))
     header = next(line for line in text.splitlines() if "y-float" in line)
-    assert prenet.index("37.48") < header.index("y-float") + len("y-float") <= len(prenet)
+    assert prenet.index("37.48") < header.index("y-prenet") + len("y-prenet") <= len(prenet)
+    short = table(Scores(tuple(r for r in rows if r.convention == "y")), old, "ours")
+    assert "37.48   0.979 in y-prenet" in short
     assert "published" not in table(Scores(rows[:40]), old, "ours")
     new = table(Scores(rows * 2), replace(old, release="new"), "ours")
     assert "38.65" not in new  # 100 pairs are not its 200

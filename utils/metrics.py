@@ -1,14 +1,16 @@
-"""PSNR and SSIM in the field's four conventions. A score means nothing without its convention.
+"""PSNR and SSIM in the field's conventions. A score means nothing without its convention.
 
     y          8-bit rounded luma (BT.601, 16-235), peak 255, SSIM over the valid window. The
                convention of most tables (MSPFN, MPRNet, Restormer).
     y-float    unrounded luma, peak 255; SSIM after down-sampling by max(1, round(min(H, W) / 256)).
-               The PReNet and RCDNet lineage.
+               The RCDNet lineage.
+    y-prenet   the same, but the derained image is cut to 8 bits, not rounded, as the released
+               PReNet saves it: about 0.2 dB less.
     rgb        8-bit RGB as scikit-image scores it, SSIM averaged over the channels.
     rgb-jdnet  the released JDNet script: floats never rounded, PSNR of the clipped output, SSIM of
                the unclipped output under zero padding.
 
-All but `rgb-jdnet` clamp the derained image and round it to 8 bits first, as saving it would.
+All but the last clamp the derained image and bring it to 8 bits first, as saving it would.
 SSIM is that of Wang et al. (2004): 11x11 Gaussian window, sigma 1.5, K1 0.01, K2 0.03.
 """
 
@@ -19,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Convention = Literal["y", "y-float", "rgb", "rgb-jdnet"]
+Convention = Literal["y", "y-float", "y-prenet", "rgb", "rgb-jdnet"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 WINDOW, SIGMA = 11, 1.5
 
@@ -80,6 +82,11 @@ def _score_y_float(a: Tensor, b: Tensor) -> Score:
     return Score(_psnr(a, b, 255), _mean(ssim_map(_shrink(a), _shrink(b), peak=255)))
 
 
+def _score_y_prenet(a: Tensor, b: Tensor) -> Score:
+    cut = (a.float().clamp(0, 1) * 255).floor()  # in float32, as released: whole numbers stay whole
+    return _score_y_float(cut.double() / 255, b)
+
+
 def _score_rgb(a: Tensor, b: Tensor) -> Score:
     a, b = (_eight_bit(x) for x in (a, b))
     return Score(_psnr(a, b, 255), _mean(ssim_map(a, b, peak=255)))
@@ -93,6 +100,7 @@ def _score_rgb_jdnet(a: Tensor, b: Tensor) -> Score:
 _SCORERS: dict[str, Callable[[Tensor, Tensor], Score]] = {
     "y": _score_y,
     "y-float": _score_y_float,
+    "y-prenet": _score_y_prenet,
     "rgb": _score_rgb,
     "rgb-jdnet": _score_rgb_jdnet,
 }
