@@ -8,10 +8,11 @@ import hashlib
 import io
 import json
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any, Literal
 
 import torch
@@ -30,7 +31,14 @@ from utils.files import write_text
 from utils.image import side_by_side, to_pixels, to_tensor, write_image
 from utils.inference import derain
 from utils.metrics import Convention, score
-from utils.runtime import choose_device, keep_freed_memory, provenance
+from utils.runtime import (
+    choose_device,
+    count_macs,
+    count_parameters,
+    keep_freed_memory,
+    provenance,
+    synchronize,
+)
 
 STRIPS = 4  # pictures written beside the scores
 
@@ -52,6 +60,7 @@ class Scores:
     """All pairs of a dataset in every convention asked for."""
 
     rows: tuple[PairScore, ...]
+    seconds: tuple[float, ...] = ()  # that each image took
 
     def mean(self, convention: Convention, field: str) -> float:
         """Mean of a `PairScore` field over the pairs, as every paper's table has it."""
@@ -94,9 +103,13 @@ def evaluate(
     was_training = network.training
     network.eval()
     rows: list[PairScore] = []
+    seconds: list[float] = []
     for index, pair in enumerate(tqdm(pairs, "scoring", disable=None, leave=False)):
         rainy, clean = to_tensor(pair.rainy).to(device), to_tensor(pair.clean).to(device)
+        start = time.perf_counter()
         derained = derain(network, rainy, tile, precision)
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
         for convention in conventions:
             try:
                 before = score(rainy, clean, convention)
@@ -109,7 +122,7 @@ def evaluate(
             picture = side_by_side(pair.rainy, to_pixels(derained), pair.clean)
             write_image(strips / f"{pair.name}.png", picture)
     network.train(was_training)
-    return Scores(tuple(rows))
+    return Scores(tuple(rows), tuple(seconds))
 
 
 def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pairs:
@@ -200,20 +213,68 @@ def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
         " " * first + "      PSNR    SSIM" * len(scores.conventions),
     ]
     for name, prefix in (("rainy input", "rainy_"), (method, "")):
-        cells = (
+        cells = [
             f"{scores.mean(c, prefix + 'psnr'):>10.2f}{scores.mean(c, prefix + 'ssim'):>8.4f}"
             for c in scores.conventions
-        )
+        ]
         lines.append(f"{name:<{first}}" + "".join(cells))
     if published:
         lines.append("published, each in its own convention:")
     for row in published:
         cell = f"{row.psnr:>10.2f}{row.ssim:>8g}"
-        cells = (cell if c == row.convention else " " * 18 for c in scores.conventions)
+        cells = [cell if c == row.convention else " " * 18 for c in scores.conventions]
         if row.convention not in scores.conventions:
-            cells = iter([f"{cell.lstrip()} in {row.convention}"])
+            cells = [f"{cell.lstrip()} in {row.convention}"]
         lines.append((f"{row.method:<{first}}" + "".join(cells)).rstrip())
     return "\n".join(lines)
+
+
+def comparison(
+    results: Sequence[Scores],
+    networks: Sequence[Network],
+    files: Sequence[Path],
+    data: Folders | Synthetic,
+    size: tuple[int, int],
+) -> str:
+    """Several networks on one dataset, with what they cost: a Markdown table.
+
+    Args:
+        results: what was measured, one for each network.
+        networks: the networks.
+        files: their weights.
+        data: what it was measured on.
+        size: height and width that the multiply-adds are counted for.
+    """
+    height, width = size
+    conventions = results[0].conventions
+    first = results[0]
+    rainy = (
+        f"{first.mean(c, 'rainy_psnr'):.2f} / {first.mean(c, 'rainy_ssim'):.4f}"
+        for c in conventions
+    )
+    header = ["network", "weights", "parameters", f"GMAC {width}x{height}", "s an image"]
+    rows = [[*header, *conventions], ["rainy input", "", "", "", "", *rainy]]
+    for scores, network, file in zip(results, networks, files, strict=True):
+        cells = (
+            f"{scores.mean(c, 'psnr'):.2f} / {scores.mean(c, 'ssim'):.4f}" for c in conventions
+        )
+        rows.append(
+            [
+                type(network).__name__,
+                str(file),
+                f"{count_parameters(network):,}",
+                f"{count_macs(network, height, width) / 1e9:.1f}",
+                f"{median(scores.seconds):.2f}",
+                *cells,
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    return "\n".join([f"{title(data, first.pairs)}: PSNR / SSIM", "", lines[0], rule, *lines[1:]])
 
 
 def title(data: Folders | Synthetic, pairs: int) -> str:
@@ -245,24 +306,37 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     settings = evaluate_config(arguments)
     data = with_ground_truth(settings.data)
-    weights = settings.weights or Path("runs") / settings.name / "best.pt"
-    about = describe(weights)
-    if about["network"] is not None and settings.network != CONFIGS[settings.name].network:
-        raise UserError(f"{weights} says which network it holds: leave out the network's flags")
     device = choose_device(settings.machine.device)
-    network = open_network(weights, settings.network, device)
-    pairs = open_pairs(data, "test")[: settings.limit]
     output = settings.output or Path("scores") / settings.name
-    precision = getattr(torch, settings.machine.precision)
-    scores = evaluate(
-        network, pairs, settings.conventions, device, precision, settings.tile, output / "strips"
-    )
-    write_scores(
-        output, scores, {**about, "data": as_dict(settings)["data"], "provenance": provenance()}
-    )
-    method = f"{type(network).__name__} ({weights})"
-    print(table(scores, data, method))
-    print(f"\nwritten: {output}/scores.csv, scores.json, strips/")
+    given = settings.weights or Path("runs") / settings.name / "best.pt"
+    files = [f / "best.pt" if f.is_dir() else f for f in settings.compare] or [given]
+    about = [describe(file) for file in files]
+    for file, description in zip(files, about, strict=True):
+        if description["network"] and settings.network != CONFIGS[settings.name].network:
+            raise UserError(f"{file} says which network it holds: leave out the network's flags")
+    networks = [open_network(file, settings.network, device) for file in files]
+    pairs = open_pairs(data, "test")[: settings.limit]
+
+    results = []
+    for file, description, network in zip(files, about, networks, strict=True):
+        folder = output / file.parent.name / file.stem if settings.compare else output
+        scores = evaluate(
+            network,
+            pairs,
+            settings.conventions,
+            device,
+            getattr(torch, settings.machine.precision),
+            settings.tile,
+            folder / "strips",
+        )
+        origin = {"data": as_dict(settings)["data"], "provenance": provenance()}
+        write_scores(folder, scores, {**description, **origin})
+        results.append(scores)
+    if settings.compare:
+        print(comparison(results, networks, files, data, pairs[0].clean.shape[:2]))
+    else:
+        print(table(results[0], data, f"{type(networks[0]).__name__} ({files[0]})"))
+    print(f"\nwritten: {output}/ (scores.csv, scores.json, strips/)")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,11 @@ def train(config: Config) -> Scores:
 
     log = RunLog(folder, first)
     _announce(config, folder, device, first, steps, len(pairs), network)
-    origin = {"config": as_dict(config), "data": settings["data"], "provenance": provenance()}
+    origin = {
+        "config": as_dict(config),
+        "data_sha256": settings["data_sha256"],
+        "provenance": provenance(),
+    }
     write_text(folder / "config.json", json.dumps(origin, indent=2) + "\n")
     log.event("start", first, **origin)
     batches = _batches(patches, recipe, first, steps, config.machine.workers, device)
@@ -275,7 +279,7 @@ def _settings(config: Config, pairs: Pairs, held_out: Pairs) -> dict[str, Any]:
         **{f"network.{k}": v for k, v in settings["network"].items()},
         **{f"training.{k}": v for k, v in settings["training"].items()},
         "precision": config.machine.precision,
-        "data": pixels.hexdigest(),
+        "data_sha256": pixels.hexdigest(),
         # Held-out pairs choose among the evaluated states.
         "eval_every": config.monitoring.eval_every if held_out else None,
     }
@@ -289,6 +293,8 @@ def _resume(
     if not path.exists():
         return 0, -math.inf
     state = checkpoint.load(path)
+    if "settings" not in state:
+        raise UserError(f"{path} is no resume state of train.py: give this run another --run")
     then = json.loads(state["settings"])
     for key, now in settings.items():
         if then.get(key, now) != now:  # a setting that is younger than the run had its default

@@ -306,6 +306,8 @@ class Evaluate:
     machine: Machine = Machine()
     weights: Path | None = None
     """Weights; runs/NAME/best.pt where not given."""
+    compare: tuple[Path, ...] = ()
+    """Weights, or folders of runs, to score instead and set side by side in one table."""
     conventions: tuple[Convention, ...] = ("y", "y-float", "rgb", "rgb-jdnet")
     """Conventions to score in, as README's Metrics section defines them."""
     limit: int | None = None

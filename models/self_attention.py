@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.ops import pairwise_attention
+from models.ops import pairwise_attention, without_autocast
 
 
 class SelfAttention(nn.Module):
@@ -42,7 +42,7 @@ class SelfAttention(nn.Module):
             coordinates: column and row of every pixel, [1, 2, H, W]; see `image_coordinates`.
         """
         features = F.leaky_relu(self.norm_in(x), 0.2)
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x):
             # Neighbours' coordinates differ by less than bfloat16 can tell apart.
             position = self.position(coordinates)
             gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)

@@ -20,12 +20,13 @@ import show
 from config.schema import Config, Folders, Synthetic
 from data import Pair
 from eval import Scores, evaluate, table
-from models import JDNet
+from models import DCSFN, JDNet, PReNet
 from train import train
 from utils import checkpoint
 from utils.errors import UserError
 from utils.image import Pixels, read_image, write_image
 from utils.metrics import CONVENTIONS
+from utils.runtime import count_macs
 
 ROOT = Path(__file__).resolve().parents[1]
 Picture = Callable[..., Pixels]
@@ -121,6 +122,42 @@ def test_evaluate_scores_rainy_and_derained(tmp_path: Path, picture: Picture) ->
     assert len(rows) == 2 * len(CONVENTIONS)
     assert float(rows[0]["rainy_psnr"]) == by_name["a", "y"].rainy_psnr
     assert json.loads((tmp_path / "scores.json").read_text())["mean"]["y"]["psnr"] == "inf"
+
+
+def test_compare_sets_networks_side_by_side(
+    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "prenet"
+    other = PReNet(stages=1, channels=4)
+    arguments = {"stages": 1, "channels": 4}
+    checkpoint.save_weights(
+        run / "best.pt", checkpoint.Weights(other.state_dict(), "prenet", arguments, {})
+    )
+    output = tmp_path / "scores"
+    flags = ["--compare", str(weights), str(run), "--conventions", "y", "--output", str(output)]
+    evaluation.main([*TINY[2:], *flags])
+    shown = capsys.readouterr().out
+    assert "| rainy input " in shown
+    rows = [line.split("|") for line in shown.splitlines() if "Net " in line]
+    assert [row[1].strip() for row in rows] == ["JDNet", "PReNet"]
+    parameters = [sum(p.numel() for p in n.parameters()) for n in (JDNet(1, 16), other)]
+    assert [row[3].strip() for row in rows] == [f"{count:,}" for count in parameters]
+    assert len(list(output.rglob("scores.json"))) == 2
+
+
+def test_macs_are_those_of_the_specification() -> None:
+    """GFLOP are twice these. Ours are fewer: gamma is one map, and scales fuse at their own size."""
+    assert count_macs(PReNet(), 321, 481) * 2 / 1e9 == pytest.approx(312.2, abs=0.1)
+    assert count_macs(DCSFN(), 64, 64) > 0
+    pixels, shifts, units = 321 * 481, 49, 32
+    released_gamma = 2 * pixels * shifts * (2 * 4 + 2) * units
+    aggregation = 2 * pixels * shifts * 8 * units
+    ours = 2 * pixels * shifts * (4 + 8) * units
+    scales = [(161, 241), (81, 121), (41, 61), (21, 31)]
+    fusion_saved = 2 * 32 * 32 * units * sum(pixels - h * w for h, w in scales)
+    expected = 420.9e9 - released_gamma + ours - fusion_saved
+    assert aggregation == pytest.approx(3.87e9, rel=1e-2)
+    assert count_macs(JDNet(), 321, 481) * 2 == pytest.approx(expected, rel=1e-3)
 
 
 def test_eval_says_which_pair_is_too_small(picture: Picture) -> None:

@@ -231,7 +231,7 @@ def test_held_out_pairs_choose_the_weights(tiny: Config) -> None:
     config = replace(config, monitoring=replace(config.monitoring, eval_pairs=1))
     train(config)
     (start,) = log_of(config, "start")
-    assert len(start["data"]) == 64  # SHA-256 of the pixels
+    assert len(start["data_sha256"]) == 64
     watched = [entry["psnr_y"] for entry in log_of(config, "eval")]
     assert config.run is not None
     metadata = checkpoint.load_weights(config.run / "best.pt").metadata
@@ -278,7 +278,7 @@ def test_another_run_in_the_folder(tiny: Config) -> None:
     with pytest.raises(UserError, match=r"other settings \(training.lr 0.002, now 0.5\).*--run"):
         train(with_training(tiny, lr=0.5))
     data = Synthetic(train_pairs=6, test_pairs=2, image_size=32, heaviness="heavy")
-    with pytest.raises(UserError, match=r"other settings \(data "):
+    with pytest.raises(UserError, match=r"other settings \(data_sha256 "):
         train(replace(tiny, data=data))
     train(replace(tiny, monitoring=replace(tiny.monitoring, eval_every=1)))  # no matter
 

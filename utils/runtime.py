@@ -1,5 +1,6 @@
 """The machine: device, memory, and a record of what ran."""
 
+import copy
 import ctypes
 import platform
 import resource
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from utils.errors import UserError
 
@@ -67,6 +69,13 @@ def peak_memory(device: torch.device) -> int:
 def count_parameters(network: nn.Module) -> int:
     """Number of learnt values."""
     return sum(p.numel() for p in network.parameters())
+
+
+def count_macs(network: nn.Module, height: int, width: int) -> int:
+    """Multiply-adds of one forward on a [1, 3, height, width] image; nothing is computed."""
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        copy.deepcopy(network).to("meta")(torch.empty(1, 3, height, width, device="meta"))
+    return int(counter.get_total_flops()) // 2
 
 
 def provenance() -> dict[str, Any]:

@@ -4,6 +4,7 @@ from models.ops.pairwise_attention import (
     IMPLEMENTATIONS,
     choose_implementation,
     pairwise_attention,
+    without_autocast,
 )
 from models.ops.reference import pairwise_attention_reference
 
@@ -12,4 +13,5 @@ __all__ = [
     "choose_implementation",
     "pairwise_attention",
     "pairwise_attention_reference",
+    "without_autocast",
 ]

@@ -16,12 +16,14 @@ backward instead of keeping them. What they do stands here once, as a registered
 """
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from types import ModuleType
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from models.ops import native, shifts
 
@@ -58,7 +60,7 @@ def pairwise_attention(
 
     Source: JDNet paper, section 3.2, Eq. 2-4.
     """
-    with torch.autocast(phi.device.type, enabled=False):
+    with without_autocast(phi):
         if phi.dtype in (torch.float16, torch.bfloat16):
             phi, psi, beta, position = phi.float(), psi.float(), beta.float(), position.float()
         chosen = choose_implementation(phi, footprint, implementation)
@@ -74,6 +76,11 @@ def pairwise_attention(
             chosen,
         )
         return out
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Full precision on the device of `x`; on the meta device there is nothing to switch off."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def choose_implementation(phi: Tensor, footprint: int, wanted: str | None = None) -> str:
@@ -170,3 +177,20 @@ def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _attention.register_autograd(_backward, setup_context=_save_inputs)
+
+
+@register_flop_formula(torch.ops.jdnet.pairwise_attention)
+def _flops(
+    phi: list[int],
+    psi: list[int],
+    beta: list[int],
+    position: list[int],
+    position_padded: list[int],
+    gamma: list[int],
+    footprint: int,
+    *_: Any,
+    **__: Any,
+) -> int:
+    """Two for each multiply-add: one a relation channel, one a value channel, at every shift."""
+    images, _relations, height, width = phi
+    return 2 * images * height * width * footprint**2 * (gamma[0] + beta[1])
