@@ -176,12 +176,15 @@ def test_the_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_implementation(double, 7) == "shifts"
     assert choose_implementation(single, 17) == "shifts"  # larger than the compiled code's
     assert choose_implementation(single, 7, "shifts") == "shifts"
+    assert choose_implementation(double, 17, "reference") == "reference"
     monkeypatch.setenv("JDNET_ATTENTION", "shifts")
     assert choose_implementation(single, 7) == "shifts"
     with pytest.raises(ValueError, match="native attention takes float32 on the CPU"):
         choose_implementation(double, 7, "native")
     monkeypatch.setenv("JDNET_ATTENTION", "cupy")
-    with pytest.raises(ValueError, match="no attention 'cupy': JDNET_ATTENTION takes auto, shifts"):
+    with pytest.raises(
+        ValueError, match="no attention 'cupy': JDNET_ATTENTION takes auto, reference"
+    ):
         choose_implementation(single, 7)
 
 

@@ -146,7 +146,7 @@ def test_compare_sets_networks_side_by_side(
 
 
 def test_macs_are_those_of_the_specification() -> None:
-    """GFLOP are twice these. Ours are fewer: gamma is one map, and scales fuse at their own size."""
+    """GFLOP are twice these. Ours are fewer: one map for gamma, scales fused at their own size."""
     assert count_macs(PReNet(), 321, 481) * 2 / 1e9 == pytest.approx(312.2, abs=0.1)
     assert count_macs(DCSFN(), 64, 64) > 0
     pixels, shifts, units = 321 * 481, 49, 32

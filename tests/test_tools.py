@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from data import Pair, SyntheticPairs
-from tools import check_data, score
+from models import JDNet
+from tools import benchmark, check_data, score
 from utils.errors import UserError
 from utils.image import Pixels, write_image
 
@@ -130,3 +132,33 @@ def test_score_mistakes(tmp_path: Path, picture: Picture) -> None:
     write_image(tmp_path / "a" / "1.jpg", picture())
     with pytest.raises(UserError, match=r"have the same name: keep one"):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
+
+
+def test_benchmark_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--networks", "rescan", "--modes", "forward", "train", "--sizes", "16x24"]
+    benchmark.main([*flags, "--repeats", "1", "--device", "cpu"])
+    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
+    assert [cell.strip() for cell in rows[0]] == list(benchmark.COLUMNS)
+    assert [row[1].strip() for row in rows[2:]] == ["forward", "train"]
+    assert rows[2][0].strip() == "rescan, 149,823 parameters"
+    assert all(float(row[5]) > 0 for row in rows[2:])
+    macs = [float(row[6]) for row in rows[2:]]
+    assert macs[1] == pytest.approx(3 * macs[0], rel=0.1)
+
+
+def test_benchmark_compares_with_the_same_network() -> None:
+    """The plain form is another way to the same numbers."""
+    torch.manual_seed(0)
+    plain = benchmark.plain_jdnet().eval()
+    fast = JDNet().eval()
+    fast.load_state_dict(plain.state_dict())
+    image = torch.rand(1, 3, 32, 40)
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        expected = fast(image)
+        patch.setenv("JDNET_ATTENTION", "reference")
+        torch.testing.assert_close(plain(image), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_benchmark_mistakes() -> None:
+    with pytest.raises(UserError, match="expected WIDTHxHEIGHT, got 64"):
+        benchmark.main(["--sizes", "64"])

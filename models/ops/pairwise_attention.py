@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from models.ops import native, shifts
+from models.ops.reference import pairwise_attention_reference
 
 IMPLEMENTATIONS: dict[str, ModuleType] = {"shifts": shifts, "native": native}
 
@@ -48,8 +49,9 @@ def pairwise_attention(
         position: position features, the same for every image, [1, P, H, W].
         gamma: one weight per relation channel, [R + P].
         footprint: side of the square footprint, odd; H and W must exceed half of it.
-        implementation: one of `IMPLEMENTATIONS`; None takes the environment's JDNET_ATTENTION, and
-            `auto` where that is not set. `auto` is `native` where it can be had, else `shifts`.
+        implementation: `native`, `shifts` or `reference`; None takes the environment's
+            JDNET_ATTENTION, and `auto` where that is not set: `native` where it can be had, else
+            `shifts`.
 
     Returns:
         [B, V, H, W]; one weight map serves all V channels. Half-precision inputs are computed,
@@ -64,6 +66,8 @@ def pairwise_attention(
         if phi.dtype in (torch.float16, torch.bfloat16):
             phi, psi, beta, position = phi.float(), psi.float(), beta.float(), position.float()
         chosen = choose_implementation(phi, footprint, implementation)
+        if chosen == "reference":
+            return pairwise_attention_reference(phi, psi, beta, position, gamma, footprint)
         pad = [footprint // 2] * 4
         out: Tensor = _attention(
             phi,
@@ -90,10 +94,11 @@ def choose_implementation(phi: Tensor, footprint: int, wanted: str | None = None
         ValueError: the wanted one is unknown or cannot take these inputs.
     """
     wanted = wanted or os.environ.get("JDNET_ATTENTION", "auto")
-    if wanted not in ("auto", *IMPLEMENTATIONS):
-        raise ValueError(
-            f"no attention {wanted!r}: JDNET_ATTENTION takes auto, {', '.join(IMPLEMENTATIONS)}"
-        )
+    names = ("auto", "reference", *IMPLEMENTATIONS)
+    if wanted not in names:
+        raise ValueError(f"no attention {wanted!r}: JDNET_ATTENTION takes {', '.join(names)}")
+    if wanted == "reference":
+        return "reference"
     if wanted == "shifts" or (wanted == "auto" and not native.is_usable(phi, footprint)):
         return "shifts"
     if not native.is_usable(phi, footprint):

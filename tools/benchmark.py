@@ -1,0 +1,204 @@
+"""Time the networks, forward and training step, and print a Markdown table.
+
+    python tools/benchmark.py                                  # JDNet beside its plain form
+    python tools/benchmark.py --networks jdnet prenet rescan --sizes 128x128 481x321
+    python tools/benchmark.py --modes train --sizes 64x64 --batch-size 12 --precisions bfloat16
+
+Every row is a process of its own, so that its peak memory is its own: warm-up, then the median of
+`--repeats`, synchronised on a GPU. A multiply-add counts two operations, the attention's included;
+the share is of the rate that a large matrix product reaches here in the same precision. `plain` is
+JDNet as the paper reads: attention by unfolding with everything kept for the backward, scales
+up-sampled and concatenated before their fusion, channels first.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from models import NETWORKS, JDNet, Network
+from models.ops import choose_implementation
+from models.scale_aggregation import ScaleAggregation
+from utils.errors import Parser, UserError, run_command
+from utils.losses import negative_ssim
+from utils.runtime import (
+    choose_device,
+    count_macs,
+    count_parameters,
+    keep_freed_memory,
+    peak_memory,
+    synchronize,
+)
+
+PLAIN = "jdnet-plain"
+COLUMNS = ("network", "mode", "images", "precision", "attention", "s", "GMAC", "share", "GiB")
+
+
+class PlainAggregation(ScaleAggregation):
+    """Eq. 9 as it is written; weights as in `ScaleAggregation`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, H, W] -> [B, C, H, W]."""
+        pyramid, scale = [x], x
+        for down, block in zip(self.down, self.blocks, strict=True):
+            scale = F.leaky_relu(down(scale), 0.2)
+            scale = scale + block(scale)
+            pyramid.append(F.interpolate(scale, x.shape[2:]))
+        return F.leaky_relu(self.fuse(torch.cat(pyramid, dim=1)), 0.2)
+
+
+def plain_jdnet() -> JDNet:
+    """JDNet with the plain aggregation; the attention is chosen by the environment."""
+    network = JDNet()
+    for unit in network.units:
+        unit.aggregation.__class__ = PlainAggregation
+    return network
+
+
+def measure(case: dict[str, Any]) -> dict[str, str]:
+    """One row of the table."""
+    keep_freed_memory()
+    device = choose_device(case["device"])
+    precision = getattr(torch, case["precision"])
+    torch.manual_seed(0)
+    network = (plain_jdnet() if case["network"] == PLAIN else NETWORKS[case["network"]]()).to(
+        device
+    )
+    width, height = case["size"]
+    images = torch.rand(case["batch"], 3, height, width, device=device)
+    run = (_forward if case["mode"] == "forward" else _update)(network, images, precision)
+    seconds = _median_time(run, case["repeats"], device)
+
+    operations = 2 * count_macs(network, height, width) * case["batch"]
+    operations *= 3 if case["mode"] == "train" else 1  # the backward is two more products
+    attention = "" if not isinstance(network, JDNet) else choose_implementation(images, 7)
+    return {
+        "network": f"{case['network']}, {count_parameters(network):,} parameters",
+        "mode": case["mode"],
+        "images": f"{case['batch']}x{width}x{height}",
+        "precision": case["precision"],
+        "attention": attention,
+        "s": f"{seconds:.4g}",
+        "GMAC": f"{operations / 2e9:.1f}",
+        "share": f"{operations / seconds / _matrix_rate(device, precision):.0%}",
+        "GiB": f"{peak_memory(device) / 2**30:.2f}",
+    }
+
+
+def _forward(network: Network, images: Tensor, precision: torch.dtype) -> Callable[[], object]:
+    network.eval()
+
+    def run() -> object:
+        with (
+            torch.inference_mode(),
+            torch.autocast(images.device.type, precision, precision != torch.float32),
+        ):
+            return network(images)
+
+    return run
+
+
+def _update(network: Network, images: Tensor, precision: torch.dtype) -> Callable[[], object]:
+    optimizer = torch.optim.Adam(network.parameters())
+
+    def run() -> object:
+        optimizer.zero_grad()
+        with torch.autocast(images.device.type, precision, precision != torch.float32):
+            stages = network.stages(images)
+        negative_ssim(stages, images).backward()
+        return optimizer.step()
+
+    return run
+
+
+def _median_time(run: Callable[[], object], repeats: int, device: torch.device) -> float:
+    seconds = []
+    for _ in range(repeats + 2):  # the first two warm up
+        synchronize(device)
+        start = time.perf_counter()
+        run()
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return median(seconds[2:])
+
+
+def _matrix_rate(device: torch.device, precision: torch.dtype) -> float:
+    """Operations a second of a large matrix product."""
+    side = 8192 if device.type == "cuda" else 2048
+    matrix = torch.rand(side, side, device=device, dtype=precision)
+    return 2 * side**3 / _median_time(lambda: matrix @ matrix, 5, device)
+
+
+def _size(text: str) -> tuple[int, int]:
+    width, _, height = text.partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text}") from None
+
+
+def main(arguments: list[str]) -> None:
+    """Run `tools/benchmark.py [flags]`."""
+    parser = Parser(
+        "benchmark.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    names = [*NETWORKS, PLAIN]
+    parser.add_argument("--networks", nargs="+", choices=names, default=["jdnet", PLAIN])
+    parser.add_argument("--modes", nargs="+", choices=["forward", "train"], default=["forward"])
+    parser.add_argument("--sizes", nargs="+", type=_size, default=[(481, 321)], metavar="WxH")
+    parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument(
+        "--precisions", nargs="+", choices=["float32", "bfloat16"], default=["float32"]
+    )
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--case", help=argparse.SUPPRESS)  # one row, for a process of its own
+    options = parser.parse_args(arguments)
+    if options.case:
+        print(json.dumps(measure(json.loads(options.case))))
+        return
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
+    for network in options.networks:
+        for mode in options.modes:
+            for size in options.sizes:
+                for precision in options.precisions:
+                    case = {
+                        "network": network,
+                        "mode": mode,
+                        "size": size,
+                        "batch": options.batch_size,
+                        "precision": precision,
+                        "device": options.device,
+                        "repeats": options.repeats,
+                    }
+                    row = _in_a_process(case)
+                    print("| " + " | ".join(row[c] for c in COLUMNS) + " |", flush=True)
+
+
+def _in_a_process(case: dict[str, Any]) -> dict[str, str]:
+    command = [sys.executable, __file__, "--case", json.dumps(case)]
+    environment = {"JDNET_ATTENTION": "reference"} if case["network"] == PLAIN else {}
+    result = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **environment}
+    )
+    if result.returncode:
+        reason = result.stderr.strip().splitlines()[-1:] or [f"status {result.returncode}"]
+        raise UserError(f"{case['network']} at {case['size']} failed: {reason[0]}")
+    row: dict[str, str] = json.loads(result.stdout)
+    return row
+
+
+if __name__ == "__main__":
+    run_command(main)
