@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.activation import leaky_relu
+from models.dense_connection import DenseFeatures
 from models.scale_aggregation import ScaleAggregation
 from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.self_calibration import SelfCalibratedConv
@@ -103,10 +105,10 @@ class JDNet(nn.Module):
         )
         # Channels-last from here on: every convolution keeps it, and runs a third faster.
         x = self.enter(rainy.contiguous(memory_format=torch.channels_last))
-        x = F.leaky_relu(x, 0.2)
-        features = [x]
+        x = leaky_relu(x)
+        features = DenseFeatures(x, len(self.units) + 1)
         for unit, dense in zip(self.units, self.dense, strict=True):
             features.append(unit(x, coordinates))
-            x = F.leaky_relu(dense(torch.cat(features, dim=1)), 0.2)
-        rain = F.leaky_relu(self.leave(x), 0.2)
+            x = leaky_relu(features.fuse(dense))
+        rain = leaky_relu(self.leave(x))
         return rainy - rain

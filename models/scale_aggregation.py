@@ -3,6 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.activation import SLOPE, leaky_relu
+
 
 class ScaleAggregation(nn.Module):
     """Fuse the features with a pyramid of ever coarser versions of themselves.
@@ -20,7 +22,7 @@ class ScaleAggregation(nn.Module):
         self.blocks = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(channels, channels, 3, padding=1),
-                nn.LeakyReLU(0.2),
+                nn.LeakyReLU(SLOPE, inplace=True),
                 nn.Conv2d(channels, channels, 3, padding=1),
             )
             for _ in range(scales)
@@ -39,7 +41,7 @@ class ScaleAggregation(nn.Module):
         fused = F.conv2d(x, first, self.fuse.bias)
         scale = x
         for down, block, weight in zip(self.down, self.blocks, others, strict=True):
-            scale = F.leaky_relu(down(scale), 0.2)  # Eq. 5, 7: [B, C, H/2, W/2]
+            scale = leaky_relu(down(scale))  # Eq. 5, 7: [B, C, H/2, W/2]
             scale = scale + block(scale)  # Eq. 6, 8
-            fused = fused + F.interpolate(F.conv2d(scale, weight), x.shape[2:])  # nearest
-        return F.leaky_relu(fused, 0.2)
+            fused += F.interpolate(F.conv2d(scale, weight), x.shape[2:])  # nearest
+        return leaky_relu(fused)

@@ -1,9 +1,9 @@
 """Pairwise self-attention module (JDNet paper, section 3.2 and Fig. 3; SAN, CVPR 2020)."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.activation import leaky_relu
 from models.ops import pairwise_attention, without_autocast
 
 
@@ -41,7 +41,7 @@ class SelfAttention(nn.Module):
             x: features, [B, C, H, W].
             coordinates: column and row of every pixel, [1, 2, H, W]; see `image_coordinates`.
         """
-        features = F.leaky_relu(self.norm_in(x), 0.2)
+        features = leaky_relu(self.norm_in(x))
         with without_autocast(x):
             # Neighbours' coordinates differ by less than bfloat16 can tell apart.
             position = self.position(coordinates)
@@ -54,7 +54,7 @@ class SelfAttention(nn.Module):
             gamma.flatten(),
             self.footprint,
         )
-        out: Tensor = x + self.expand(F.leaky_relu(self.norm_out(y), 0.2))
+        out: Tensor = x + self.expand(leaky_relu(self.norm_out(y)))
         return out
 
 

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.activation import leaky_relu
+
 
 class SelfCalibratedConv(nn.Module):
     """Convolve two halves of the features, one gated by its own coarser context.
@@ -30,11 +32,11 @@ class SelfCalibratedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        x1 = F.leaky_relu(self.split1(x), 0.2)  # [B, C/2, H, W]
-        x2 = F.leaky_relu(self.split2(x), 0.2)
+        x1 = leaky_relu(self.split1(x))  # [B, C/2, H, W]
+        x2 = leaky_relu(self.split2(x))
         t1 = F.avg_pool2d(x1, self.pooling)  # Eq. 10: [B, C/2, H/r, W/r]
         context = F.interpolate(self.k2(t1), x1.shape[2:])  # Eq. 11, nearest
         y1 = self.k3(x1) * torch.sigmoid(x1 + context)  # Eq. 12
-        y1 = F.leaky_relu(self.k4(y1), 0.2)  # Eq. 13
-        y2 = F.leaky_relu(self.k1(x2), 0.2)  # Eq. 14
-        return F.leaky_relu(self.merge(torch.cat([y2, y1], dim=1)) + x, 0.2)
+        y1 = leaky_relu(self.k4(y1))  # Eq. 13
+        y2 = leaky_relu(self.k1(x2))  # Eq. 14
+        return leaky_relu(self.merge(torch.cat([y2, y1], dim=1)) + x)

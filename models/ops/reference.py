@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-SLOPE = 0.2  # of the LeakyReLU, here as everywhere in JDNet
+from models.activation import SLOPE
 
 
 def pairwise_attention_reference(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ops.reference import SLOPE
+from models.activation import SLOPE
 
 
 def forward(
