@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from data import Pair, SyntheticPairs
-from models import JDNet
-from tools import benchmark, check_data, score
+from models import JDNet, PReNet
+from tools import benchmark, check_data, score, tiles
+from utils import checkpoint
+from utils.checkpoint import Weights
 from utils.errors import UserError
 from utils.image import Pixels, write_image
 
@@ -162,3 +164,31 @@ def test_benchmark_compares_with_the_same_network() -> None:
 def test_benchmark_mistakes() -> None:
     with pytest.raises(UserError, match="expected WIDTHxHEIGHT, got 64"):
         benchmark.main(["--sizes", "64"])
+
+
+def test_tiles_of_a_network_without_a_view_are_the_whole(
+    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PRN with one stage sees too few pixels to differ; an attention unit, but for its place."""
+    write_image(tmp_path / "in" / "a.png", picture(90, 100))
+    arguments = {"stages": 1, "channels": 4, "recurrence": "none"}
+    torch.manual_seed(0)
+    files = []
+    unit = {"units": 1, "channels": 16, "scales": 0, "self_calibration": False}
+    for network, name, built in (
+        (PReNet(1, 4, "none"), "prenet", arguments),
+        (JDNet(1, 16, scales=0, self_calibration=False), "jdnet", unit),
+    ):
+        for weight in network.parameters():
+            weight.data *= 3  # so that a place matters in the digits shown
+        files.append(tmp_path / f"{name}.pt")
+        checkpoint.save_weights(files[-1], Weights(network.state_dict(), name, built, {}))
+    tiles.main([str(tmp_path / "in"), "--weights", *map(str, files), "--side", "64"])
+    rows = [line.split("|")[2:-1] for line in capsys.readouterr().out.splitlines()[-2:]]
+    prenet, jdnet = ([float(cell) for cell in row] for row in rows)
+    assert max(prenet) < 0.01
+    assert jdnet[0] > 0.01 > max(jdnet[2:])
+    with pytest.raises(UserError, match="smaller than a tile: lower --side"):
+        tiles.main([str(tmp_path / "in"), "--weights", str(files[0])])
+    with pytest.raises(UserError, match="--side must exceed 32, got 16"):
+        tiles.main([str(tmp_path / "in"), "--weights", str(files[0]), "--side", "16"])

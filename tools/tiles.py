@@ -1,0 +1,88 @@
+"""How far does a tile differ from the same region of the whole image?
+
+    python tools/tiles.py datasets/Rain100L/rainy --weights runs/a/best.pt runs/b/best.pt
+
+Derains every image whole, then its middle tile alone and with the coordinates of the whole, and
+compares the tile, less `utils.inference.MARGIN` pixels at each side. Differences are in levels of
+255. A network whose tiles differ little can derain large images in little memory.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from statistics import fmean
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.schema import JDNet
+from data import find_rainy
+from eval import open_network
+from models import Network
+from utils.errors import Parser, UserError, run_command
+from utils.image import read_image, to_tensor
+from utils.inference import ALIGNMENT, MARGIN
+from utils.runtime import choose_device, keep_freed_memory
+
+
+@torch.inference_mode()
+def tile_differences(network: Network, rainy: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Absolute differences of the middle tile from the whole, in levels of 255.
+
+    Args:
+        network: in evaluation mode.
+        rainy: [3, H, W] in [0, 1], H and W not below `side`.
+        side: of the tile, pixels.
+
+    Returns:
+        For the tile alone, and for the tile that knows its place: each
+        [3, side - 2 * MARGIN, side - 2 * MARGIN].
+    """
+    height, width = rainy.shape[1:]
+    top, left = ((n - side) // 2 // ALIGNMENT * ALIGNMENT for n in (height, width))
+    region = (slice(None), slice(top, top + side), slice(left, left + side))
+    whole = network(rainy.unsqueeze(0)).squeeze(0)[region]
+    tile = rainy[region].unsqueeze(0)
+    inner = (slice(None), slice(MARGIN, side - MARGIN), slice(MARGIN, side - MARGIN))
+    alone, placed = (
+        255 * (whole - network(tile, window).squeeze(0))[inner].abs()
+        for window in (None, (top, left, height, width))
+    )
+    return alone, placed
+
+
+def main(arguments: list[str]) -> None:
+    """Run `tools/tiles.py IMAGES --weights ...`."""
+    parser = Parser("tiles.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("images", type=Path, help="folder of rainy images")
+    parser.add_argument("--weights", type=Path, nargs="+", required=True)
+    parser.add_argument("--side", type=int, default=128, help="side of the tile, pixels")
+    parser.add_argument("--limit", type=int, help="take the first so many images")
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args(arguments)
+    if options.side <= 2 * MARGIN:
+        raise UserError(f"--side must exceed {2 * MARGIN}, got {options.side}")
+    keep_freed_memory()
+    device = choose_device(options.device)
+    files = find_rainy(options.images)[: options.limit]
+    print(f"tiles of {options.side}x{options.side} in {len(files)} images, levels of 255\n")
+    print("| weights | alone: mean | largest | with its place: mean | largest |\n|" + "---|" * 5)
+    for path in options.weights:
+        network = open_network(path, JDNet(), device)
+        differences = []
+        for file in files:
+            rainy = to_tensor(read_image(file)).to(device)
+            if min(rainy.shape[1:]) < options.side:
+                raise UserError(f"{file} is smaller than a tile: lower --side")
+            differences.append(tile_differences(network, rainy, options.side))
+        cells = []
+        for kind in zip(*differences, strict=True):
+            cells.append(f"{fmean(d.mean().item() for d in kind):.4f}")
+            cells.append(f"{max(d.max().item() for d in kind):.2f}")
+        print(f"| {path} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    run_command(main)
