@@ -17,6 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from models.ops.inputs import Inputs
+
 SOURCE = Path(__file__).with_name("pairwise_attention.cpp")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 
@@ -77,62 +79,43 @@ def _processor() -> str:
     return next((line for line in lines if line.startswith("flags")), platform.processor())
 
 
-def forward(
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
-    position: Tensor,
-    position_padded: Tensor,
-    gamma: Tensor,
-    footprint: int,
-) -> Tensor:
+def forward(inputs: Inputs, footprint: int) -> Tensor:
     """As `shifts.forward`; see `is_usable`."""
-    inputs = [x.contiguous() for x in (phi, psi, beta, position, position_padded, gamma)]
-    out = beta.new_empty(phi.shape[0], beta.shape[1], *phi.shape[2:])
-    _call("pairwise_attention_forward", [*inputs, out], _sizes(phi, beta, position, footprint))
+    b, _, h, w = inputs.phi.shape
+    out = inputs.beta.new_empty(b, inputs.beta.shape[1], h, w)
+    _call("pairwise_attention_forward", [*inputs, out], inputs, footprint)
     return out
 
 
-def backward(
-    grad_out: Tensor,
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
-    position: Tensor,
-    position_padded: Tensor,
-    gamma: Tensor,
-    footprint: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
     """As `shifts.backward`; see `is_usable`. The same to the last bit for any number of threads."""
     library = load()
     assert library is not None, "is_usable comes first"
+    phi, psi, beta, position, position_padded, gamma = inputs
     images, _, height, _ = phi.shape
     bands = -(-height // library.pairwise_attention_band())
-    inputs = [x.contiguous() for x in (grad_out, phi, psi, beta, position, position_padded, gamma)]
-    grads = [
-        phi.new_zeros(shape)
-        for shape in (
-            phi.shape,
-            psi.shape,
-            beta.shape,
-            (images, *position.shape[1:]),  # the kernel keeps what threads share apart
-            (images, *position_padded.shape[1:]),
-            (images * bands, *gamma.shape),
-        )
-    ]
-    sizes = _sizes(phi, beta, position, footprint)
-    _call("pairwise_attention_backward", [*inputs, *grads], sizes)
-    grad_phi, grad_psi, grad_beta, by_image, padded_by_image, gamma_by_band = grads
-    grad_position = by_image.sum(dim=0, keepdim=True)
-    grad_padded = padded_by_image.sum(dim=0, keepdim=True)
-    return grad_phi, grad_psi, grad_beta, grad_position, grad_padded, gamma_by_band.sum(dim=0)
+    grads = Inputs(
+        torch.zeros_like(phi, memory_format=torch.contiguous_format),
+        torch.zeros_like(psi, memory_format=torch.contiguous_format),
+        torch.zeros_like(beta, memory_format=torch.contiguous_format),
+        # What threads would share, the kernel keeps apart.
+        phi.new_zeros(images, *position.shape[1:]),
+        phi.new_zeros(images, *position_padded.shape[1:]),
+        phi.new_zeros(images * bands, *gamma.shape),
+    )
+    _call("pairwise_attention_backward", [grad_out, *inputs, *grads], inputs, footprint)
+    return grads._replace(
+        position=grads.position.sum(dim=0, keepdim=True),
+        position_padded=grads.position_padded.sum(dim=0, keepdim=True),
+        gamma=grads.gamma.sum(dim=0),
+    )
 
 
-def _sizes(phi: Tensor, beta: Tensor, position: Tensor, footprint: int) -> list[int]:
-    images, relations, height, width = phi.shape
-    return [images, relations, position.shape[1], beta.shape[1], height, width, footprint]
-
-
-def _call(function: str, tensors: list[Tensor], sizes: list[int]) -> None:
-    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors)
+def _call(function: str, tensors: list[Tensor], inputs: Inputs, footprint: int) -> None:
+    """Call a compiled function on tensors, contiguous ones in place, and the sizes of the call."""
+    images, relations, height, width = inputs.phi.shape
+    positions, values = inputs.position.shape[1], inputs.beta.shape[1]
+    sizes = (images, relations, positions, values, height, width, footprint)
+    contiguous = [tensor.contiguous() for tensor in tensors]
+    pointers = (ctypes.c_void_p(tensor.data_ptr()) for tensor in contiguous)
     getattr(load(), function)(*pointers, *(ctypes.c_int64(size) for size in sizes))

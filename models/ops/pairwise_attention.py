@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from models.ops import native, shifts
+from models.ops.inputs import Inputs
 from models.ops.reference import pairwise_attention_reference
 
 IMPLEMENTATIONS: dict[str, ModuleType] = {"shifts": shifts, "native": native}
@@ -117,9 +118,8 @@ def _attention(
     footprint: int,
     implementation: str,
 ) -> Tensor:
-    out: Tensor = IMPLEMENTATIONS[implementation].forward(
-        phi, psi, beta, position, position_padded, gamma, footprint
-    )
+    inputs = Inputs(phi, psi, beta, position, position_padded, gamma)
+    out: Tensor = IMPLEMENTATIONS[implementation].forward(inputs, footprint)
     return out
 
 
@@ -149,11 +149,9 @@ def _attention_backward(
     footprint: int,
     implementation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    grads: tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
-    grads = IMPLEMENTATIONS[implementation].backward(
-        grad_out, phi, psi, beta, position, position_padded, gamma, footprint
-    )
-    return grads
+    inputs = Inputs(phi, psi, beta, position, position_padded, gamma)
+    grads: Inputs = IMPLEMENTATIONS[implementation].backward(grad_out, inputs, footprint)
+    return (*grads,)
 
 
 @_attention_backward.register_fake

@@ -1,6 +1,5 @@
 """Pairwise attention in plain PyTorch: a walk over the shifts of the footprint, on any device.
 
-Keys, values and the second copy of the position come padded by half a footprint on every side.
 Nothing is saved for the backward but the inputs: it makes the weights again.
 """
 
@@ -11,38 +10,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.activation import SLOPE
+from models.ops.inputs import Inputs
 
 
-def forward(
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
-    position: Tensor,
-    position_padded: Tensor,
-    gamma: Tensor,
-    footprint: int,
-) -> Tensor:
+def forward(inputs: Inputs, footprint: int) -> Tensor:
     """Eq. 2: [B, V, H, W]."""
-    alpha = _weights(phi, psi, position, position_padded, gamma, footprint)
-    out = beta.new_zeros(phi.shape[0], beta.shape[1], *phi.shape[2:])
-    for k, shifted in enumerate(_shifts(beta, footprint)):
+    alpha = _weights(inputs, footprint)
+    b, _, h, w = inputs.phi.shape
+    out = inputs.beta.new_zeros(b, inputs.beta.shape[1], h, w)
+    for k, shifted in enumerate(_shifts(inputs.beta, footprint)):
         out.addcmul_(alpha[:, k : k + 1], shifted)
     return out
 
 
-def backward(
-    grad_out: Tensor,
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
-    position: Tensor,
-    position_padded: Tensor,
-    gamma: Tensor,
-    footprint: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients with respect to the tensors of `forward`, in their order."""
+def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
+    """Gradients with respect to the inputs."""
+    phi, psi, beta, position, position_padded, gamma = inputs
     relations = phi.shape[1]
-    alpha = _weights(phi, psi, position, position_padded, gamma, footprint)
+    alpha = _weights(inputs, footprint)
     grad_beta = torch.zeros_like(beta)
     grad_logits = torch.empty_like(alpha)
     for k, (shifted, grad_shifted) in enumerate(
@@ -64,7 +49,7 @@ def backward(
         footprint,
     )
     grad_gamma = torch.cat([grad_content, grad_place])
-    return grad_phi, grad_psi, grad_beta, grad_position, grad_padded, grad_gamma
+    return Inputs(grad_phi, grad_psi, grad_beta, grad_position, grad_padded, grad_gamma)
 
 
 def _shifts(padded: Tensor, footprint: int) -> Iterator[Tensor]:
@@ -75,15 +60,9 @@ def _shifts(padded: Tensor, footprint: int) -> Iterator[Tensor]:
             yield padded[:, :, top : top + h, left : left + w]
 
 
-def _weights(
-    phi: Tensor,
-    psi: Tensor,
-    position: Tensor,
-    position_padded: Tensor,
-    gamma: Tensor,
-    footprint: int,
-) -> Tensor:
+def _weights(inputs: Inputs, footprint: int) -> Tensor:
     """Adaptive weights alpha, [B, K*K, H, W]: Eq. 3."""
+    phi, psi, _, position, position_padded, gamma = inputs
     relations = phi.shape[1]
     logits = _relation(phi, psi, gamma[:relations], footprint)
     logits += _relation(position, position_padded, gamma[relations:], footprint)
