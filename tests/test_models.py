@@ -43,10 +43,9 @@ def test_outputs_and_gradients_of_the_released_code(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-3)], ids=["f64", "f32"]
+    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"]
 )
 def test_training_mode_of_the_released_code(dtype: torch.dtype, tolerance: float) -> None:
-    """Batch statistics divide by small deviations: float32 keeps three digits here."""
     network = filled(JDNet(), dtype).train()
     with torch.no_grad():
         output = network(fixture_input("2x3x64x64", dtype, seed=2))
