@@ -20,6 +20,8 @@ from utils.image import Pixels, read_image, side_by_side, to_pixels, to_tensor, 
 from utils.inference import derain
 from utils.runtime import choose_device, keep_freed_memory
 
+SHIPPED = Path(__file__).resolve().parent / "weights" / "rain100l-4units.safetensors"
+
 
 def main(arguments: list[str]) -> None:
     """Run `show.py IMAGE|FOLDER ... [flags]`.
@@ -29,7 +31,7 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     settings = show_config(arguments)
     targets = _targets(settings.inputs, settings.output)
-    weights = settings.weights or Path("runs/synthetic/best.pt")
+    weights = settings.weights or SHIPPED
     device = choose_device(settings.machine.device)
     network = open_network(weights, JDNet(), device)
     precision = getattr(torch, settings.machine.precision)
