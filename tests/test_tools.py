@@ -151,7 +151,7 @@ def test_benchmark_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_benchmark_compares_with_the_same_network() -> None:
     """The plain form is another way to the same numbers."""
     torch.manual_seed(0)
-    plain = benchmark.plain_jdnet().eval()
+    plain = benchmark.PlainJDNet().eval()
     fast = JDNet().eval()
     fast.load_state_dict(plain.state_dict())
     image = torch.rand(1, 3, 32, 40)

@@ -7,8 +7,8 @@
 Every row is a process of its own, so that its peak memory is its own: warm-up, then the median of
 `--repeats`, synchronised on a GPU. A multiply-add counts two operations, the attention's included;
 the share is of the rate that a large matrix product reaches here in the same precision. `plain` is
-JDNet as the paper reads: attention by unfolding with everything kept for the backward, scales
-up-sampled and concatenated before their fusion, channels first.
+JDNet as its equations read: attention by unfolding with everything kept for the backward, scales
+up-sampled and concatenated before their fusion, dense features concatenated, channels first.
 """
 
 import argparse
@@ -31,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models import NETWORKS, JDNet, Network
 from models.ops import choose_implementation
 from models.scale_aggregation import ScaleAggregation
+from models.self_attention import image_coordinates
 from utils.errors import Parser, UserError, run_command
 from utils.losses import negative_ssim
 from utils.runtime import (
@@ -59,12 +60,23 @@ class PlainAggregation(ScaleAggregation):
         return F.leaky_relu(self.fuse(torch.cat(pyramid, dim=1)), 0.2)
 
 
-def plain_jdnet() -> JDNet:
-    """JDNet with the plain aggregation; the attention is chosen by the environment."""
-    network = JDNet()
-    for unit in network.units:
-        unit.aggregation.__class__ = PlainAggregation
-    return network
+class PlainJDNet(JDNet):
+    """The equations as they are written, channels first; weights as in `JDNet`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for unit in self.units:
+            unit.aggregation.__class__ = PlainAggregation
+
+    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+        """[B, 3, H, W] -> [B, 3, H, W]."""
+        coordinates = image_coordinates(rainy, window or (0, 0, *rainy.shape[2:]))
+        x = F.leaky_relu(self.enter(rainy), 0.2)
+        features = [x]
+        for unit, dense in zip(self.units, self.dense, strict=True):
+            features.append(unit(x, coordinates))
+            x = F.leaky_relu(dense(torch.cat(features, dim=1)), 0.2)
+        return rainy - F.leaky_relu(self.leave(x), 0.2)
 
 
 def measure(case: dict[str, Any]) -> dict[str, str]:
@@ -73,9 +85,7 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
     device = choose_device(case["device"])
     precision = getattr(torch, case["precision"])
     torch.manual_seed(0)
-    network = (plain_jdnet() if case["network"] == PLAIN else NETWORKS[case["network"]]()).to(
-        device
-    )
+    network = (PlainJDNet() if case["network"] == PLAIN else NETWORKS[case["network"]]()).to(device)
     width, height = case["size"]
     images = torch.rand(case["batch"], 3, height, width, device=device)
     run = (_forward if case["mode"] == "forward" else _update)(network, images, precision)
