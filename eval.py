@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from config import CONFIGS, schema
+from config import schema
 from config.cli import evaluate_config
 from config.published import PUBLISHED
 from config.schema import Folders, Photographs, Synthetic, as_dict
@@ -304,7 +304,7 @@ def _json_number(value: float) -> float | str:
 def main(arguments: list[str]) -> None:
     """Run `eval.py [PRESET] [flags]`."""
     keep_freed_memory()
-    settings = evaluate_config(arguments)
+    settings, preset = evaluate_config(arguments)
     data = with_ground_truth(settings.data)
     device = choose_device(settings.machine.device)
     output = settings.output or Path("scores") / settings.name
@@ -312,11 +312,12 @@ def main(arguments: list[str]) -> None:
     files = [f / "best.pt" if f.is_dir() else f for f in settings.compare] or [given]
     about = [describe(file) for file in files]
     for file, description in zip(files, about, strict=True):
-        if description["network"] and settings.network != CONFIGS[settings.name].network:
+        if description["network"] and settings.network != preset.network:
             raise UserError(f"{file} says which network it holds: leave out the network's flags")
     networks = [open_network(file, settings.network, device) for file in files]
     pairs = open_pairs(data, "test")[: settings.limit]
 
+    origin = {"data": as_dict(settings)["data"], "provenance": provenance()}
     results = []
     for file, description, network in zip(files, about, networks, strict=True):
         folder = output / file.parent.name / file.stem if settings.compare else output
@@ -329,7 +330,6 @@ def main(arguments: list[str]) -> None:
             settings.tile,
             folder / "strips",
         )
-        origin = {"data": as_dict(settings)["data"], "provenance": provenance()}
         write_scores(folder, scores, {**description, **origin})
         results.append(scores)
     if settings.compare:

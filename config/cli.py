@@ -37,8 +37,8 @@ def train_config(arguments: list[str]) -> Config:
     return _parse(Config, preset, flags, f"train.py {preset.name}")
 
 
-def evaluate_config(arguments: list[str]) -> Evaluate:
-    """`eval.py [PRESET] [flags]`.
+def evaluate_config(arguments: list[str]) -> tuple[Evaluate, Config]:
+    """`eval.py [PRESET] [flags]`: the settings, and the preset they started from.
 
     Raises:
         UserError: as `train_config`.
@@ -47,7 +47,7 @@ def evaluate_config(arguments: list[str]) -> Evaluate:
     default = Evaluate(
         name=preset.name, data=preset.data, network=preset.network, machine=preset.machine
     )
-    return _parse(Evaluate, default, flags, f"eval.py {preset.name}")
+    return _parse(Evaluate, default, flags, f"eval.py {preset.name}"), preset
 
 
 def show_config(arguments: list[str]) -> Show:

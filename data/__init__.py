@@ -1,13 +1,12 @@
 """Image pairs: from folders, or made from bundled photographs. Imports utils alone."""
 
-from data.layouts import FolderPairs, Layout, find_pairs, find_rainy
+from data.layouts import FolderPairs, find_pairs, find_rainy
 from data.pairs import Pair, Pairs
 from data.patches import Patches
 from data.synthetic import SyntheticPairs
 
 __all__ = [
     "FolderPairs",
-    "Layout",
     "Pair",
     "Pairs",
     "Patches",

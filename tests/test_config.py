@@ -122,7 +122,7 @@ def test_settings_become_plain_values() -> None:
 
 
 def test_eval_and_show_take_their_flags_anywhere() -> None:
-    settings = evaluate_config(["rain12", "--weights", "w.pt", "--conventions", "y", "rgb"])
+    settings, _ = evaluate_config(["rain12", "--weights", "w.pt", "--conventions", "y", "rgb"])
     assert (settings.name, settings.conventions) == ("rain12", ("y", "rgb"))
     shown = show_config(["--weights", "w.pt", "a.png", "b"])
     assert (shown.inputs, shown.weights) == ((Path("a.png"), Path("b")), Path("w.pt"))

@@ -289,7 +289,7 @@ def test_weights_know_their_network(tiny: Config) -> None:
     common = ["--weights", str(tiny.run / "best.pt"), "--output", str(tiny.run / "again")]
     with pytest.raises(UserError, match=r"says which network it holds: leave out"):
         evaluation.main([*common, "--units", "7"])
-    evaluation.main([*TINY[2:], *common])
+    evaluation.main([*TINY[2:], *common, "--name", "mine"])  # a name is no network's flag
     summary = json.loads((tiny.run / "again" / "scores.json").read_text())
     assert summary["arguments"]["units"] == 1
     digest = hashlib.sha256((tiny.run / "best.pt").read_bytes()).hexdigest()

@@ -11,8 +11,8 @@ paper's equations. The released gamma is two 1x1 convolutions with nothing betwe
 weight per relation channel, once multiplied out. Additive constants vanish in the softmax.
 
 `reference.py` is the text-book form, for the tests and for readers. `shifts.py` runs everywhere;
-`native.py` is the same in C++, for float32 on the CPU. All of them compute the weights again in the
-backward instead of keeping them. What they do stands here once, as a registered operator of torch.
+`native.py` is the same in C++, for float32 on the CPU. These two compute the weights again in the
+backward instead of keeping them, and stand here as one registered operator of torch.
 """
 
 import os
@@ -124,16 +124,7 @@ def _attention(
 
 
 @_attention.register_fake
-def _(
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
-    position: Tensor,
-    position_padded: Tensor,
-    gamma: Tensor,
-    footprint: int,
-    implementation: str,
-) -> Tensor:
+def _(phi: Tensor, psi: Tensor, beta: Tensor, *_others: Any) -> Tensor:
     return beta.new_empty(phi.shape[0], beta.shape[1], *phi.shape[2:])
 
 
@@ -155,18 +146,8 @@ def _attention_backward(
 
 
 @_attention_backward.register_fake
-def _(
-    grad_out: Tensor,
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
-    position: Tensor,
-    position_padded: Tensor,
-    gamma: Tensor,
-    footprint: int,
-    implementation: str,
-) -> tuple[Tensor, ...]:
-    return tuple(map(torch.empty_like, (phi, psi, beta, position, position_padded, gamma)))
+def _(grad_out: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    return tuple(map(torch.empty_like, arguments[: len(Inputs._fields)]))
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
