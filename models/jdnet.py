@@ -37,7 +37,7 @@ class JointUnit(nn.Module):
         """[B, C, H, W] -> [B, C, H, W]."""
         if self.attention is not None:
             x = self.attention(x, coordinates)
-        x = self.aggregation(x) + x  # released code; the paper shows no such sum
+        x = self.aggregation(x)
         return self.calibration(x) if self.calibration is not None else x
 
 

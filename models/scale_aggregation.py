@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.activation import SLOPE, leaky_relu
+from models.ops import fuse_scales
 
 
 class ScaleAggregation(nn.Module):
@@ -30,18 +31,20 @@ class ScaleAggregation(nn.Module):
         self.fuse = nn.Conv2d((scales + 1) * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]; any H, W >= 1, each scale is the last one halved, up."""
+        """[B, C, H, W] -> [B, C, H, W]; any H, W >= 1, each scale is the last one halved, up.
+
+        Released code: a LeakyReLU closes it, and x is added, which the paper does not show.
+        """
         # Eq. 9 fuses Concat[X0, Up(X1), ..., Up(Xn)] with one 1x1 convolution. A 1x1 convolution
         # and nearest up-sampling commute, so each scale goes through its own block of the weight
-        # at its own size, and the sum needs no concatenation. Released code: LeakyReLU closes it.
+        # at its own size, and the sum needs no concatenation.
         first, *others = (
             part.contiguous()  # a view's strides would pass for channels-last, and cost a copy
             for part in self.fuse.weight.split(x.shape[1], dim=1)
         )
-        fused = F.conv2d(x, first, self.fuse.bias)
-        scale = x
+        coarse, scale = [], x
         for down, block, weight in zip(self.down, self.blocks, others, strict=True):
             scale = leaky_relu(down(scale))  # Eq. 5, 7: [B, C, H/2, W/2]
-            scale = scale + block(scale)  # Eq. 6, 8
-            fused += F.interpolate(F.conv2d(scale, weight), x.shape[2:])  # nearest
-        return leaky_relu(fused)
+            scale = block(scale).add_(scale)  # Eq. 6, 8
+            coarse.append(F.conv2d(scale, weight))
+        return fuse_scales(F.conv2d(x, first, self.fuse.bias), coarse, x)

@@ -1,6 +1,7 @@
 """Pairwise self-attention module (JDNet paper, section 3.2 and Fig. 3; SAN, CVPR 2020)."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.activation import leaky_relu
@@ -46,16 +47,22 @@ class SelfAttention(nn.Module):
             # Neighbours' coordinates differ by less than bfloat16 can tell apart.
             position = self.position(coordinates)
             gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
-        y = pairwise_attention(  # [B, C/4, H, W]
-            self.phi(features),
-            self.psi(features),
-            self.beta(features),
-            position,
-            gamma.flatten(),
-            self.footprint,
-        )
-        out: Tensor = x + self.expand(leaky_relu(self.norm_out(y)))
+        phi, psi, beta = _side_by_side(features, self.phi, self.psi, self.beta)
+        y = pairwise_attention(phi, psi, beta, position, gamma.flatten(), self.footprint)
+        y = y.contiguous(memory_format=torch.channels_last)  # [B, C/4, H, W]
+        out: Tensor = self.expand(leaky_relu(self.norm_out(y))).add_(x)
         return out
+
+
+def _side_by_side(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
+    """Each 1x1 convolution of x, by reading x once."""
+    together = F.conv2d(
+        x,
+        torch.cat([layer.weight for layer in layers]),
+        torch.cat([layer.bias for layer in layers if layer.bias is not None]),
+    )
+    parts: tuple[Tensor, ...] = together.split([layer.out_channels for layer in layers], dim=1)
+    return parts
 
 
 def image_coordinates(x: Tensor, window: tuple[int, int, int, int]) -> Tensor:

@@ -36,7 +36,7 @@ class SelfCalibratedConv(nn.Module):
         x2 = leaky_relu(self.split2(x))
         t1 = F.avg_pool2d(x1, self.pooling)  # Eq. 10: [B, C/2, H/r, W/r]
         context = F.interpolate(self.k2(t1), x1.shape[2:])  # Eq. 11, nearest
-        y1 = self.k3(x1) * torch.sigmoid(x1 + context)  # Eq. 12
+        y1 = self.k3(x1) * context.add_(x1).sigmoid_()  # Eq. 12
         y1 = leaky_relu(self.k4(y1))  # Eq. 13
         y2 = leaky_relu(self.k1(x2))  # Eq. 14
-        return leaky_relu(self.merge(torch.cat([y2, y1], dim=1)) + x)
+        return leaky_relu(self.merge(torch.cat([y2, y1], dim=1)).add_(x))

@@ -1,5 +1,7 @@
 """JDNet against the released code's outputs, and its parts against longhand formulas."""
 
+import gc
+import weakref
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +14,8 @@ from parity import assert_gradients_match, assert_matches, filled, fixture_input
 from torch import Tensor, nn
 
 from models import JDNet
-from models.scale_aggregation import ScaleAggregation
+from models.dense_connection import DenseFeatures
+from models.plain import PlainJDNet
 from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.self_calibration import SelfCalibratedConv
 
@@ -138,17 +141,70 @@ def test_overfits_one_patch() -> None:
 # --- the parts ---------------------------------------------------------------------------------
 
 
-def test_scale_aggregation_is_the_concatenation_of_the_paper() -> None:
+@pytest.mark.parametrize(
+    ("dtype", "outputs", "gradients"),
+    [(torch.float64, 1e-12, 1e-10), (torch.float32, 1e-5, 1e-4)],
+    ids=["f64", "f32"],
+)
+@pytest.mark.parametrize("size", [(32, 32), (21, 37)])
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_jdnet_is_its_equations(
+    name: str, size: tuple[int, int], dtype: torch.dtype, outputs: float, gradients: float
+) -> None:
+    """All that is done for speed and memory, in float32 the compiled code too, changes nothing."""
+    results = []
+    for network in (PlainJDNet(units=10, **ABLATIONS[name]), JDNet(units=10, **ABLATIONS[name])):
+        torch.manual_seed(0)
+        for p in network.parameters():
+            torch.nn.init.normal_(p, std=1 / max(1, p[0].numel()) ** 0.5)
+        network.to(dtype).train()
+        rainy = torch.rand(2, 3, *size, dtype=torch.float64).to(dtype)
+        derained = network(rainy)
+        (derained - rainy).square().mean().backward()
+        grads = torch.cat([p.grad.flatten() for p in network.parameters() if p.grad is not None])
+        results.append((derained.detach(), grads))
+    (plain, plain_grads), (derained, grads) = results
+    assert (derained - plain).abs().max() < outputs * plain.abs().max()
+    assert (grads - plain_grads).norm() < gradients * plain_grads.norm()
+
+
+def test_gradients_of_the_dense_chain_twice() -> None:
+    """A retained graph can be walked again, and a part of it alone."""
     torch.manual_seed(0)
-    module = ScaleAggregation(16, 3).double()
-    x = torch.rand(2, 16, 13, 10, dtype=torch.float64)
-    pyramid, scale = [x], x
-    for down, block in zip(module.down, module.blocks, strict=True):
-        scale = F.leaky_relu(down(scale), 0.2)
-        scale = block(scale) + scale
-        pyramid.append(F.interpolate(scale, x.shape[2:], mode="nearest"))
-    expected = F.leaky_relu(module.fuse(torch.cat(pyramid, dim=1)), 0.2)
-    torch.testing.assert_close(module(x), expected, rtol=1e-12, atol=1e-12)
+    inputs = [torch.rand(1, 16, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(12)]
+    layers = [nn.Conv2d((i + 2) * 16, 16, 1).double() for i in range(11)]
+
+    def chain(plain: bool) -> list[Tensor]:
+        features = DenseFeatures(inputs[0], 12)
+        fusions = []
+        for i, (x, layer) in enumerate(zip(inputs[1:], layers, strict=True)):
+            features.append(x)
+            together = torch.cat(inputs[: i + 2], dim=1)
+            fusions.append(layer(together) if plain else features.fuse(layer))
+        return fusions
+
+    ours, exact = chain(plain=False), chain(plain=True)
+    for wanted in ([10], [3, 9], [0], list(range(11))):
+        leaves = [*inputs[: max(wanted) + 2], layers[wanted[0]].weight]
+        got, expected = (
+            torch.autograd.grad(
+                torch.stack([fusions[i] for i in wanted]).square().sum(), leaves, retain_graph=True
+            )
+            for fusions in (ours, exact)
+        )
+        for a, b in zip(got, expected, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_the_dense_chain_is_freed() -> None:
+    """Its nodes and buffers refer to each other; in a circle they would outlive every update."""
+    network = JDNet(units=2, channels=16)
+    derained = network(torch.rand(1, 3, 16, 16))
+    (chain,) = (weakref.ref(o) for o in gc.get_objects() if type(o).__name__ == "_Chain")
+    derained.sum().backward()
+    assert chain() is not None
+    del derained
+    assert chain() is None
 
 
 def test_self_calibration_longhand() -> None:

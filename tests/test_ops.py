@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ops import choose_implementation, native, pairwise_attention
+from models.ops import choose_implementation, fuse_scales, library, pairwise_attention
 from models.ops import pairwise_attention_reference as reference
 
 
@@ -39,7 +39,7 @@ def detached(inputs: Inputs) -> Inputs:
 
 @pytest.fixture
 def compiled() -> None:
-    if native.load() is None:
+    if library.load() is None:
         pytest.skip("no C++ compiler on this machine")
 
 
@@ -171,7 +171,7 @@ def test_float32_under_autocast() -> None:
 
 def test_the_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     single, double = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, dtype=torch.float64)
-    best = "shifts" if native.load() is None else "native"
+    best = "shifts" if library.load() is None else "native"
     assert choose_implementation(single, 7) == best
     assert choose_implementation(double, 7) == "shifts"
     assert choose_implementation(single, 17) == "shifts"  # larger than the compiled code's
@@ -192,22 +192,22 @@ def test_the_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_without_a_compiler_one_line_and_the_shifts(
     compiler: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    native.load.cache_clear()
+    library.load.cache_clear()
     monkeypatch.setenv("CXX", compiler)
     try:
         inputs = detached(operator_inputs(dtype=torch.float32))
         for _ in range(2):
             torch.testing.assert_close(pairwise_attention(*inputs, 7), reference(*inputs, 7))
         shown = capsys.readouterr().err
-        assert shown.startswith(f"note: the slower PyTorch attention is used ({compiler}: ")
+        assert shown.startswith(f"note: slower PyTorch operators are used ({compiler}: ")
         assert shown.count("\n") == 1
     finally:
-        native.load.cache_clear()
+        library.load.cache_clear()
 
 
 @pytest.mark.usefixtures("compiled")
 def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    native.load.cache_clear()
+    library.load.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     calls: list[list[str]] = []
     run = subprocess.run
@@ -218,10 +218,72 @@ def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(subprocess, "run", spy)
     try:
-        assert native.load() is not None
-        native.load.cache_clear()
-        assert native.load() is not None
+        assert library.load() is not None
+        library.load.cache_clear()
+        assert library.load() is not None
     finally:
-        native.load.cache_clear()
+        library.load.cache_clear()
     assert sum("-shared" in command for command in calls) == 1
     assert len(list((tmp_path / "jdnet").iterdir())) == 1
+
+
+# --- the end of the scale aggregation ------------------------------------------------------------
+
+
+def fuse_longhand(first: Tensor, others: list[Tensor], residual: Tensor) -> Tensor:
+    up = (F.interpolate(other, first.shape[2:], mode="nearest") for other in others)
+    return F.leaky_relu(first + sum(up), 0.2) + residual
+
+
+def fusion_inputs(
+    n: int, c: int, h: int, w: int, scales: int, dtype: torch.dtype
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    torch.manual_seed(2)
+    sizes = [(h, w)]
+    for _ in range(scales):
+        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+    first, *others, residual = (
+        torch.randn(n, c, *size, dtype=torch.float64).to(dtype).requires_grad_()
+        for size in (*sizes, (h, w))
+    )
+    return first, others, residual
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"),
+    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)],
+    ids=["f64", "f32", "bf16"],
+)
+@pytest.mark.parametrize(
+    "shape", [(2, 32, 64, 64, 4), (1, 16, 37, 53, 4), (3, 48, 1, 7, 2), (1, 8, 9, 6, 2)]
+)
+def test_scale_fusion_longhand(
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype, tolerance: float
+) -> None:
+    """Sizes that do not divide too; 8 channels are no multiple of the compiled code's lanes."""
+    results = []
+    for function in (fuse_longhand, fuse_scales):
+        first, others, residual = fusion_inputs(*shape, dtype=dtype)
+        if function is fuse_longhand:
+            first, others, residual = (
+                first.detach().double().requires_grad_(),
+                [x.detach().double().requires_grad_() for x in others],
+                residual.detach().double().requires_grad_(),
+            )
+        leaves = [first, *others, residual]
+        # A convolution's result may be overwritten, a leaf may not.
+        out = function(first * 1, others, residual)
+        out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+        results.append([out.detach(), *(x.grad for x in leaves if x.grad is not None)])
+    assert len(results[0]) == shape[-1] + 3
+    for exact, ours in zip(*results, strict=True):
+        assert ours.dtype == dtype
+        error = (ours.double() - exact).abs().max().item()
+        assert error < tolerance * max(1, exact.abs().max().item())
+
+
+@pytest.mark.usefixtures("compiled")
+def test_scale_fusion_is_registered_correctly() -> None:
+    first, others, residual = fusion_inputs(1, 16, 6, 5, 2, torch.float32)
+    arguments = (first, others, residual, True)
+    torch.library.opcheck(torch.ops.jdnet.fuse_scales.default, arguments)

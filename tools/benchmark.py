@@ -23,15 +23,13 @@ from statistics import median
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import NETWORKS, JDNet, Network
 from models.ops import choose_implementation
-from models.scale_aggregation import ScaleAggregation
-from models.self_attention import image_coordinates
+from models.plain import PlainJDNet
 from utils.errors import Parser, UserError, run_command
 from utils.losses import negative_ssim
 from utils.runtime import (
@@ -45,38 +43,6 @@ from utils.runtime import (
 
 PLAIN = "jdnet-plain"
 COLUMNS = ("network", "mode", "images", "precision", "attention", "s", "GMAC", "share", "GiB")
-
-
-class PlainAggregation(ScaleAggregation):
-    """Eq. 9 as it is written; weights as in `ScaleAggregation`."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        pyramid, scale = [x], x
-        for down, block in zip(self.down, self.blocks, strict=True):
-            scale = F.leaky_relu(down(scale), 0.2)
-            scale = scale + block(scale)
-            pyramid.append(F.interpolate(scale, x.shape[2:]))
-        return F.leaky_relu(self.fuse(torch.cat(pyramid, dim=1)), 0.2)
-
-
-class PlainJDNet(JDNet):
-    """The equations as they are written, channels first; weights as in `JDNet`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for unit in self.units:
-            unit.aggregation.__class__ = PlainAggregation
-
-    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
-        """[B, 3, H, W] -> [B, 3, H, W]."""
-        coordinates = image_coordinates(rainy, window or (0, 0, *rainy.shape[2:]))
-        x = F.leaky_relu(self.enter(rainy), 0.2)
-        features = [x]
-        for unit, dense in zip(self.units, self.dense, strict=True):
-            features.append(unit(x, coordinates))
-            x = F.leaky_relu(dense(torch.cat(features, dim=1)), 0.2)
-        return rainy - F.leaky_relu(self.leave(x), 0.2)
 
 
 def measure(case: dict[str, Any]) -> dict[str, str]:

@@ -1,26 +1,12 @@
-"""Pairwise attention on the CPU in C++, compiled on first use by the machine's own compiler.
-
-The library is kept in the user's cache under a name made of the source, the compiler and the
-processor, so each is compiled once. Float32 only. Threads are torch's own OpenMP threads.
-"""
+"""Pairwise attention on the CPU in C++, float32 only; see `library.py`."""
 
 import ctypes
-import hashlib
-import os
-import platform
-import subprocess
-import sys
-import tempfile
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from models.ops.inputs import Inputs
-
-SOURCE = Path(__file__).with_name("pairwise_attention.cpp")
-FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
+from models.ops.library import load
 
 
 def is_usable(phi: Tensor, footprint: int) -> bool:
@@ -29,54 +15,6 @@ def is_usable(phi: Tensor, footprint: int) -> bool:
         return False
     library = load()
     return library is not None and footprint <= library.pairwise_attention_largest_footprint()
-
-
-@cache
-def load() -> ctypes.CDLL | None:
-    """The compiled library; None, and one line on stderr, where it cannot be had."""
-    compiler = os.environ.get("CXX", "c++")
-    try:
-        version = subprocess.run(
-            [compiler, "--version"], capture_output=True, text=True, check=True
-        ).stdout
-        identity = version + SOURCE.read_text() + " ".join(FLAGS) + _processor()
-        name = f"pairwise_attention-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-        cached = _cache_folder() / name
-        if not cached.exists():
-            _compile(compiler, cached)
-        return ctypes.CDLL(str(cached))
-    except (OSError, subprocess.CalledProcessError) as error:
-        reason = getattr(error, "stderr", None) or str(error)
-        first = str(reason).strip().splitlines()[0]
-        print(f"note: the slower PyTorch attention is used ({compiler}: {first})", file=sys.stderr)
-        return None
-
-
-def _compile(compiler: str, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        built = Path(folder) / target.name
-        subprocess.run(
-            [compiler, *FLAGS, "-fPIC", "-shared", "-o", str(built), str(SOURCE)],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        os.replace(built, target)  # whole or not at all, whoever else compiles meanwhile
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "jdnet"
-
-
-def _processor() -> str:
-    """What -march=native depends on: a home folder may be shared by several machines."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line for line in lines if line.startswith("flags")), platform.processor())
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:

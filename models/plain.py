@@ -1,0 +1,79 @@
+"""JDNet with every equation written out: to read beside the paper, to test and to time against.
+
+Nothing here is done for speed or memory. Weights are those of `JDNet`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.activation import SLOPE
+from models.jdnet import JDNet, JointUnit
+from models.ops import pairwise_attention_reference
+from models.scale_aggregation import ScaleAggregation
+from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
+from models.self_calibration import SelfCalibratedConv
+
+
+class PlainJDNet(JDNet):
+    """Arguments as for `JDNet`; images must not be smaller than `smallest`."""
+
+    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+        """[B, 3, H, W] -> [B, 3, H, W]; see `JDNet.forward`."""
+        window = window or (0, 0, *rainy.shape[2:])
+        image = self.position == "image"
+        place = image_coordinates(rainy, window) if image else patch_coordinates(rainy)
+        x = _leaky_relu(self.enter(rainy))
+        features = [x]
+        for unit, dense in zip(self.units, self.dense, strict=True):
+            assert isinstance(unit, JointUnit)
+            if unit.attention is not None:
+                x = attend(unit.attention, x, place)
+            x = aggregate(unit.aggregation, x) + x
+            if unit.calibration is not None:
+                x = calibrate(unit.calibration, x)
+            features.append(x)
+            x = _leaky_relu(dense(torch.cat(features, dim=1)))
+        return rainy - _leaky_relu(self.leave(x))  # Eq. 1
+
+
+def attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:
+    """Section 3.2, Eq. 2-4: [B, C, H, W] -> [B, C, H, W]."""
+    features = _leaky_relu(m.norm_in(x))
+    gamma = m.gamma2.weight.flatten(1) @ m.gamma1.weight.flatten(1)
+    y = pairwise_attention_reference(
+        m.phi(features),
+        m.psi(features),
+        m.beta(features),
+        m.position(coordinates),
+        gamma.flatten(),
+        m.footprint,
+    )
+    out: Tensor = x + m.expand(_leaky_relu(m.norm_out(y)))
+    return out
+
+
+def aggregate(m: ScaleAggregation, x: Tensor) -> Tensor:
+    """Section 3.3, Eq. 5-9: [B, C, H, W] -> [B, C, H, W]."""
+    pyramid, scale = [x], x
+    for down, block in zip(m.down, m.blocks, strict=True):
+        assert isinstance(block, nn.Sequential)
+        scale = _leaky_relu(down(scale))  # Eq. 5, 7
+        scale = scale + block[2](_leaky_relu(block[0](scale)))  # Eq. 6, 8
+        pyramid.append(F.interpolate(scale, x.shape[2:]))
+    return _leaky_relu(m.fuse(torch.cat(pyramid, dim=1)))  # Eq. 9
+
+
+def calibrate(m: SelfCalibratedConv, z: Tensor) -> Tensor:
+    """Section 3.4, Eq. 10-14: [B, C, H, W] -> [B, C, H, W]."""
+    x1, x2 = _leaky_relu(m.split1(z)), _leaky_relu(m.split2(z))
+    t1 = F.avg_pool2d(x1, m.pooling)  # Eq. 10
+    context = F.interpolate(m.k2(t1), x1.shape[2:])  # Eq. 11
+    y1 = m.k3(x1) * torch.sigmoid(x1 + context)  # Eq. 12
+    y1 = _leaky_relu(m.k4(y1))  # Eq. 13
+    y2 = _leaky_relu(m.k1(x2))  # Eq. 14
+    return _leaky_relu(m.merge(torch.cat([y2, y1], dim=1)) + z)
+
+
+def _leaky_relu(x: Tensor) -> Tensor:
+    return F.leaky_relu(x, SLOPE)
