@@ -81,6 +81,7 @@ def train(config: Config) -> Scores:
     origin = {
         "config": as_dict(config),
         "data_sha256": settings["data_sha256"],
+        "start_sha256": settings["start_sha256"],
         "provenance": provenance(),
     }
     write_text(folder / "config.json", json.dumps(origin, indent=2) + "\n")
@@ -246,7 +247,10 @@ class _Stages(nn.Module):
 
 def _build(config: Config, device: torch.device) -> Network:
     torch.manual_seed(config.training.seed)
-    return NETWORKS[config.network.name](**asdict(config.network)).to(device)
+    network = NETWORKS[config.network.name](**asdict(config.network))
+    if config.start:
+        checkpoint.load_state(network, checkpoint.load_weights(config.start).state, config.start)
+    return network.to(device)
 
 
 def _patches_per_step(recipe: Training) -> int:
@@ -280,6 +284,7 @@ def _settings(config: Config, pairs: Pairs, held_out: Pairs) -> dict[str, Any]:
         **{f"training.{k}": v for k, v in settings["training"].items()},
         "precision": config.machine.precision,
         "data_sha256": pixels.hexdigest(),
+        "start_sha256": config.start and hashlib.sha256(config.start.read_bytes()).hexdigest(),
         # Held-out pairs choose among the evaluated states.
         "eval_every": config.monitoring.eval_every if held_out else None,
     }

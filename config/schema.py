@@ -289,6 +289,8 @@ class Config:
     training: Training = Training()
     monitoring: Monitoring = Monitoring()
     machine: Machine = Machine()
+    start: Path | None = None
+    """Weights to start from, of the same network, in place of random ones."""
     run: Path | None = None
     """Folder of the run instead of runs/NAME."""
     dry_run: bool = False

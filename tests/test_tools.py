@@ -148,19 +148,6 @@ def test_benchmark_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
     assert macs[1] == pytest.approx(3 * macs[0], rel=0.1)
 
 
-def test_benchmark_compares_with_the_same_network() -> None:
-    """The plain form is another way to the same numbers."""
-    torch.manual_seed(0)
-    plain = benchmark.PlainJDNet().eval()
-    fast = JDNet().eval()
-    fast.load_state_dict(plain.state_dict())
-    image = torch.rand(1, 3, 32, 40)
-    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
-        expected = fast(image)
-        patch.setenv("JDNET_ATTENTION", "reference")
-        torch.testing.assert_close(plain(image), expected, rtol=1e-4, atol=1e-5)
-
-
 def test_benchmark_mistakes() -> None:
     with pytest.raises(UserError, match="expected WIDTHxHEIGHT, got 64"):
         benchmark.main(["--sizes", "64"])

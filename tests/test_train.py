@@ -1,5 +1,6 @@
 """The training loop: resume, workers, losses, mistakes."""
 
+import hashlib
 import json
 import os
 import signal
@@ -247,6 +248,25 @@ def test_nothing_is_chosen_on_the_test_set(tiny: Config) -> None:
     train(tiny)
     assert tiny.run is not None
     assert checkpoint.load_weights(tiny.run / "best.pt").metadata["step"] == 6
+
+
+def test_a_run_starts_from_given_weights(tiny: Config, tmp_path: Path) -> None:
+    train(tiny)
+    assert tiny.run is not None
+    first = tiny.run / "best.pt"
+    still = replace(with_training(tiny, lr=1e-12), start=first, run=tmp_path / "second")
+    train(still)
+    for key, value in weights_of(still).items():
+        if "running" not in key and "num_batches" not in key:
+            torch.testing.assert_close(value, weights_of(tiny)[key], rtol=0, atol=1e-9)
+    (start,) = log_of(still, "start")
+    assert start["start_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    with pytest.raises(UserError, match="other settings \\(start_sha256"):
+        train(replace(still, start=None))
+    wider = replace(still, network=replace(tiny.network, channels=32), run=tmp_path / "third")
+    with pytest.raises(UserError, match="does not fit this JDNet"):
+        train(wider)
+    assert not (tmp_path / "third").exists()
 
 
 def test_an_exploding_loss_names_the_step_and_keeps_the_state(
