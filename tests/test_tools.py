@@ -1,5 +1,6 @@
 """The small scripts."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 import torch
 
 from data import Pair, SyntheticPairs
+from data.layouts import FolderPairs, find_pairs
 from models import JDNet, PReNet
-from tools import benchmark, check_data, score, tiles
+from tools import benchmark, check_data, mix_rain, plot_runs, score, tiles
 from utils import checkpoint
 from utils.checkpoint import Weights
 from utils.errors import UserError
-from utils.image import Pixels, write_image
+from utils.image import Pixels, read_image, write_image
 
 Picture = Callable[..., Pixels]
 
@@ -179,3 +181,45 @@ def test_tiles_of_a_network_without_a_view_are_the_whole(
         tiles.main([str(tmp_path / "in"), "--weights", str(files[0])])
     with pytest.raises(UserError, match="--side must exceed 32, got 16"):
         tiles.main([str(tmp_path / "in"), "--weights", str(files[0]), "--side", "16"])
+
+
+def test_mix_rain(
+    tmp_path: Path, rainy_pairs: list[Pair], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b, c = rainy_pairs[:3]
+    write_rain100(tmp_path / "light", [a, b])
+    write_rain100(tmp_path / "heavy", [Pair("b again", a.rainy, b.clean), c])
+    folders = [str(tmp_path / name) for name in ("mixed", "light", "heavy")]
+    mix_rain.main([*folders, "--modelled", "mixed"])
+    assert capsys.readouterr().out == f"written: 6 pairs in {tmp_path}/mixed/\n"
+    pairs = FolderPairs(find_pairs(tmp_path / "mixed", "rain100"))
+    # Scene by scene, the modelled rain last, none over what only the second folder has.
+    for pair, clean in zip(pairs, (a, a, b, b, b, c), strict=True):
+        assert np.array_equal(pair.clean, clean.clean)
+    for index, rainy in ((0, a.rainy), (2, b.rainy), (3, a.rainy), (5, c.rainy)):
+        assert np.array_equal(pairs[index].rainy, rainy)
+    for index, clean in ((1, a.clean), (4, b.clean)):
+        assert not np.array_equal(pairs[index].rainy, clean)
+        assert np.mean(pairs[index].rainy) > np.mean(clean)
+    with pytest.raises(UserError, match="exists: name a new folder"):
+        mix_rain.main(folders)
+
+
+def test_plot_runs(tmp_path: Path) -> None:
+    events = [{"event": "start", "step": 0}]
+    events += [{"event": "step", "step": s, "1-ssim": 1 / s, "lr": 1e-3} for s in range(1, 20)]
+    events += [{"event": "eval", "step": s, "psnr_y": 20.0 + s} for s in (10, 20)]
+    run = tmp_path / "a"
+    run.mkdir()
+    (run / "log.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    figure = plot_runs.draw({"a": plot_runs.read_log(run)}, window=4)
+    above, below = (axes.lines[0] for axes in figure.axes)
+    assert list(above.get_xdata()) == [2.5, 6.5, 10.5, 14.5, 18]
+    assert list(below.get_ydata()) == [30, 40]
+    plot_runs.main([str(run), "--output", str(tmp_path / "docs" / "a.png")])
+    assert read_image(tmp_path / "docs" / "a.png").shape[:2] == (700, 800)
+    with pytest.raises(UserError, match="name the folder of a run"):
+        plot_runs.main([str(tmp_path)])
+    (run / "log.jsonl").write_text(json.dumps(events[0]) + "\n")
+    with pytest.raises(UserError, match="has no update yet"):
+        plot_runs.main([str(run)])

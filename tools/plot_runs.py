@@ -1,0 +1,85 @@
+"""Draw the training curves of runs as one PNG: loss and PSNR over the updates.
+
+    python tools/plot_runs.py runs/a runs/b --output curves.png
+
+A point of the loss is the median of `--window` logged values; the PSNR is of the watched pairs.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils.errors import Parser, UserError, run_command
+
+SETTINGS = ("event", "step", "lr", "gradient_norm")
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The events of a run, in the order of their updates.
+
+    Raises:
+        UserError: the folder holds no log, or nothing was logged yet.
+    """
+    path = folder / "log.jsonl"
+    if not path.is_file():
+        raise UserError(f"no {path}: name the folder of a run of train.py")
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    if not any(event["event"] == "step" for event in events):
+        raise UserError(f"{path} has no update yet: look again later")
+    return events
+
+
+def draw(runs: dict[str, list[dict[str, Any]]], window: int) -> Figure:
+    """Two panels, the loss on a logarithmic axis above the PSNR; a colour for each run."""
+    figure = Figure(figsize=(8, 7), layout="constrained")
+    above, below = figure.subplots(2, 1, sharex=True)
+    for name, events in runs.items():
+        steps = [event for event in events if event["event"] == "step"]
+        loss = next(key for key in steps[0] if key not in SETTINGS)
+        groups = [steps[i : i + window] for i in range(0, len(steps), window)]
+        above.plot(
+            [median(event["step"] for event in group) for group in groups],
+            [median(event[loss] for event in group) for group in groups],
+            label=f"{name}, {loss}",
+        )
+        scores = [event for event in events if event["event"] == "eval"]
+        below.plot(
+            [event["step"] for event in scores],
+            [event["psnr_y"] for event in scores],
+            marker="o",
+            label=name,
+        )
+    above.set(yscale="log", ylabel="loss")
+    below.set(xlabel="updates", ylabel="PSNR in y, dB, watched pairs")
+    for axes in (above, below):
+        axes.grid(alpha=0.3)
+        axes.legend()
+    return figure
+
+
+def main(arguments: list[str]) -> None:
+    """Run `tools/plot_runs.py RUN ... [flags]`."""
+    parser = Parser(
+        "plot_runs.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
+    parser.add_argument("--output", type=Path, default=Path("curves.png"))
+    parser.add_argument("--window", type=int, default=5, help="logged values a point")
+    options = parser.parse_args(arguments)
+    if options.window < 1:
+        raise UserError(f"--window must be at least 1, got {options.window}")
+    runs = {str(folder): read_log(folder) for folder in options.runs}
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    draw(runs, options.window).savefig(options.output, dpi=100)
+    print(f"written: {options.output}")
+
+
+if __name__ == "__main__":
+    run_command(main)
