@@ -154,6 +154,12 @@ def with_ground_truth(data: Folders | Synthetic | Photographs) -> Folders | Synt
     return data
 
 
+def default_weights(name: str) -> Path:
+    """One's own run of this name; where there is none, the weights that came with this code."""
+    own = Path("runs") / name / "best.pt"
+    return own if own.exists() else checkpoint.SHIPPED.get(name, own)
+
+
 def open_network(path: Path, fallback: schema.Network, device: torch.device) -> Network:
     """Build the network a weights file describes, and fill it.
 
@@ -308,7 +314,7 @@ def main(arguments: list[str]) -> None:
     data = with_ground_truth(settings.data)
     device = choose_device(settings.machine.device)
     output = settings.output or Path("scores") / settings.name
-    given = settings.weights or Path("runs") / settings.name / "best.pt"
+    given = settings.weights or default_weights(settings.name)
     files = [f / "best.pt" if f.is_dir() else f for f in settings.compare] or [given]
     about = [describe(file) for file in files]
     for file, description in zip(files, about, strict=True):

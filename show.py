@@ -15,12 +15,11 @@ from config.cli import show_config
 from config.schema import JDNet
 from data import find_rainy
 from eval import open_network
+from utils import checkpoint
 from utils.errors import UserError, run_command
 from utils.image import Pixels, read_image, side_by_side, to_pixels, to_tensor, write_image
 from utils.inference import derain
 from utils.runtime import choose_device, keep_freed_memory
-
-SHIPPED = Path(__file__).resolve().parent / "weights" / "rain100l-4units.safetensors"
 
 
 def main(arguments: list[str]) -> None:
@@ -31,7 +30,7 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     settings = show_config(arguments)
     targets = _targets(settings.inputs, settings.output)
-    weights = settings.weights or SHIPPED
+    weights = settings.weights or checkpoint.SHIPPED["rain100l"]
     device = choose_device(settings.machine.device)
     network = open_network(weights, JDNet(), device)
     precision = getattr(torch, settings.machine.precision)

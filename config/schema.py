@@ -307,7 +307,7 @@ class Evaluate:
     network: Network = JDNet()
     machine: Machine = Machine()
     weights: Path | None = None
-    """Weights; runs/NAME/best.pt where not given."""
+    """Weights; where not given runs/NAME/best.pt, else those in weights/ for the dataset."""
     compare: tuple[Path, ...] = ()
     """Weights, or folders of runs, to score instead and set side by side in one table."""
     conventions: tuple[Convention, ...] = ("y", "y-float", "rgb", "rgb-jdnet")

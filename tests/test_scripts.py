@@ -19,7 +19,7 @@ import eval as evaluation
 import show
 from config.schema import Config, Folders, Synthetic
 from data import Pair, SyntheticPairs
-from eval import Scores, evaluate, table
+from eval import Scores, default_weights, evaluate, table
 from models import DCSFN, JDNet, PReNet
 from train import train
 from utils import checkpoint, metrics
@@ -241,10 +241,22 @@ def test_show_keeps_size_name_depth_alpha_and_orientation(
     assert np.array_equal(strip[:, -30:], read_image(output / "plain.png"))
 
 
+def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One's own run, then the shipped ones, and never none at all."""
+    monkeypatch.chdir(tmp_path)
+    assert default_weights("rain100l") == checkpoint.SHIPPED["rain100l"]
+    assert default_weights("rain100h") == Path("runs/rain100h/best.pt")
+    own = Path("runs/rain100l/best.pt")
+    own.parent.mkdir(parents=True)
+    own.touch()
+    assert default_weights("rain100l") == own
+
+
 def test_shipped_weights_are_those_of_the_card(tmp_path: Path) -> None:
     """And `show.py` alone derains: 3 dB on light rain that they were not trained on."""
-    card = (show.SHIPPED.parent / "README.md").read_text()
-    assert hashlib.sha256(show.SHIPPED.read_bytes()).hexdigest() in card
+    card = (checkpoint.FOLDER / "README.md").read_text()
+    for weights in checkpoint.SHIPPED.values():
+        assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
     pair = SyntheticPairs("test", 1, 96)[0]
     write_image(tmp_path / "in.png", pair.rainy)
     show.main([str(tmp_path / "in.png"), "--output", str(tmp_path / "out")])

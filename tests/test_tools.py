@@ -1,5 +1,6 @@
 """The small scripts."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from config.schema import Config
 from data import Pair, SyntheticPairs
 from data.layouts import FolderPairs, find_pairs
 from models import JDNet, PReNet
-from tools import benchmark, check_data, mix_rain, plot_runs, score, tiles
+from tools import benchmark, check_data, export_weights, mix_rain, plot_runs, score, tiles
+from train import train
 from utils import checkpoint
 from utils.checkpoint import Weights
 from utils.errors import UserError
@@ -222,3 +225,21 @@ def test_plot_runs(tmp_path: Path) -> None:
     (run / "log.jsonl").write_text(json.dumps(events[0]) + "\n")
     with pytest.raises(UserError, match="has no update yet"):
         plot_runs.main([str(run)])
+
+
+def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    target = tmp_path / "shared.safetensors"
+    assert tiny.run is not None
+    with pytest.raises(UserError, match="to its end, it scores"):
+        export_weights.main([str(tiny.run), str(target)])
+    scores = train(tiny)
+    export_weights.main([str(tiny.run), str(target)])
+    exported, own = checkpoint.load_weights(target), checkpoint.load_weights(tiny.run / "best.pt")
+    assert all(torch.equal(value, exported.state[key]) for key, value in own.state.items())
+    assert (exported.network, exported.arguments) == (own.network, own.arguments)
+    assert exported.metadata["updates"] == 6
+    assert exported.metadata["score"]["y"]["psnr"] == pytest.approx(scores.mean("y", "psnr"))
+    assert str(tmp_path) not in json.dumps(exported.metadata)
+    assert hashlib.sha256(target.read_bytes()).hexdigest() in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"expected NAME\.safetensors"):
+        export_weights.main([str(tiny.run), str(tmp_path / "x.pt")])

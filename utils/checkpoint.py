@@ -18,6 +18,10 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.files import replacing
 
+# What each preset takes where no weights are named; weights/README.md has a card for each.
+FOLDER = Path(__file__).resolve().parents[1] / "weights"
+SHIPPED = {"rain100l": FOLDER / "rain100l-4units.safetensors"}
+
 WRAPPERS = ("state_dict", "net", "params_ema", "params", "model")
 PREFIXES = ("module.", "_orig_mod.")
 

@@ -1,0 +1,66 @@
+"""Turn a finished run into weights to share: safetensors that say what they are.
+
+    python tools/export_weights.py runs/rain100l weights/jdnet-rain100l.safetensors
+
+Metadata: network, data and its release, recipe, updates, test scores, commit. No path of your
+machine goes in. The SHA-256 is printed, for the model card.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from utils import checkpoint
+from utils.errors import Parser, UserError, run_command
+
+
+def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
+    """What the file says of itself, from what a run wrote."""
+    config = metadata["config"]
+    return {
+        "data": {
+            key: value for key, value in config["data"].items() if not key.endswith("_folder")
+        },
+        "data_sha256": metadata["data_sha256"],
+        "start_sha256": metadata.get("start_sha256"),
+        "training": config["training"],
+        "precision": config["machine"]["precision"],
+        "updates": metadata["step"],
+        "test_pairs": scores["pairs"],
+        "score": {
+            convention: {"psnr": mean["psnr"], "ssim": mean["ssim"]}
+            for convention, mean in scores["mean"].items()
+        },
+        "commit": metadata["provenance"]["commit"],
+        "torch": metadata["provenance"]["torch"],
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Run `tools/export_weights.py RUN TARGET`."""
+    parser = Parser(
+        "export_weights.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="folder of a finished run of train.py")
+    parser.add_argument("target", type=Path, help="NAME.safetensors")
+    options = parser.parse_args(arguments)
+    if options.target.suffix != ".safetensors":
+        raise UserError(f"expected NAME.safetensors, got {options.target}")
+    scores = options.run / "scores.json"
+    if not scores.is_file():
+        raise UserError(f"no {scores}: run train.py to its end, it scores the test pairs there")
+    weights = checkpoint.load_weights(options.run / "best.pt")
+    facts = about(weights.metadata, json.loads(scores.read_text()))
+    checkpoint.save_weights(options.target, weights._replace(metadata=facts))
+    print(json.dumps(facts, indent=2))
+    print(f"written: {options.target}")
+    print(f"SHA-256: {hashlib.sha256(options.target.read_bytes()).hexdigest()}")
+
+
+if __name__ == "__main__":
+    run_command(main)
