@@ -30,9 +30,10 @@ class SideBySide:
 
     def append(self, x: Tensor) -> None:
         """Add one more."""
-        place, channels = self.count % GROUP, x.shape[1]
+        group = 1 if x.is_meta else GROUP  # what is only counted shall not count the zeros
+        place, channels = self.count % group, x.shape[1]
         if place == 0:
-            size = min(GROUP, self.length - self.count) * channels
+            size = min(group, self.length - self.count) * channels
             # Zeros, because what is not filled yet meets weights of zero.
             buffer = x.new_zeros(x.shape[0], *x.shape[2:], size)
             self.buffers.append(buffer.permute(0, 3, 1, 2))
