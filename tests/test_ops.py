@@ -1,6 +1,9 @@
 """Pairwise attention: every implementation against the reference, and that against a naive loop."""
 
+import importlib.util
+import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ops import choose_implementation, fuse_scales, library, pairwise_attention
+from models.ops import choose_implementation, cuda, fuse_scales, library, pairwise_attention
 from models.ops import pairwise_attention_reference as reference
 
 
@@ -35,6 +38,18 @@ def operator_inputs(
 
 def detached(inputs: Inputs) -> Inputs:
     return Inputs(*(x.detach() for x in inputs))
+
+
+def on(device: str, inputs: Inputs) -> Inputs:
+    return Inputs(*(x.detach().to(device).requires_grad_() for x in inputs))
+
+
+def padded(inputs: Inputs, footprint: int) -> tuple[Tensor, ...]:
+    """The tensors that the registered operator takes."""
+    phi, psi, beta, position, gamma = inputs
+    pad = [footprint // 2] * 4
+    psi, beta, place = (F.pad(x, pad, mode="reflect") for x in (psi, beta, position))
+    return tuple(x.detach().requires_grad_() for x in (phi, psi, beta, position, place, gamma))
 
 
 @pytest.fixture
@@ -141,16 +156,102 @@ def one_thread_after() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
+@pytest.fixture
+def gpu() -> str:
+    """Where the Triton kernels can run: a GPU, or the CPU in Triton's interpreter."""
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return "cpu"
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU; test_triton_in_its_interpreter runs this one")
+    return "cuda"
+
+
+def test_triton_in_its_interpreter() -> None:
+    """The tests that take the fixture `gpu`; the interpreter is asked for before any import."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+    command = [sys.executable, "-m", "pytest", "-k", "test_triton and not interpreter", __file__]
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("n", "h", "w", "r", "v", "footprint"),
+    [
+        (2, 5, 9, 2, 8, 3),
+        (1, 6, 5, 2, 8, 7),
+        (1, 13, 17, 3, 5, 5),  # two blocks, channels that are no powers of two
+        (1, 2, 3, 1, 1, 1),
+    ],
+)
+def test_triton_equals_the_reference(
+    n: int, h: int, w: int, r: int, v: int, footprint: int, gpu: str
+) -> None:
+    exact = gradients(reference, operator_inputs(n, h, w, r, v), footprint)
+    run = partial(pairwise_attention, implementation="triton")
+    inputs = operator_inputs(n, h, w, r, v, torch.float32)
+    ours = gradients(run, on(gpu, inputs), footprint)
+    for mine, theirs in zip(ours, exact, strict=True):
+        scale = theirs.abs().max().item()
+        torch.testing.assert_close(mine.double().cpu(), theirs, rtol=0, atol=1e-5 * max(scale, 1))
+
+
+def test_triton_is_registered_correctly(gpu: str) -> None:
+    arguments = (*padded(on(gpu, operator_inputs(n=1, h=4, w=5, dtype=torch.float32)), 3), 3)
+    operator = torch.ops.jdnet.pairwise_attention.default
+    torch.library.opcheck(operator, (*arguments, "triton"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+@pytest.mark.parametrize(
+    ("size", "is_trained"), [((12, 64, 64), True), ((1, 321, 481), False)], ids=str
+)
+def test_gpu_sizes_of_use(size: tuple[int, int, int], is_trained: bool) -> None:
+    """Against the shifts in float64, and the same to the last bit when run again."""
+    assert choose_implementation(torch.zeros(1, 2, 8, 8, device="cuda"), 7) == "triton"
+
+    def run(implementation: str, dtype: torch.dtype) -> list[Tensor]:
+        inputs = on("cuda", operator_inputs(*size, dtype=dtype))
+        operator = partial(pairwise_attention, implementation=implementation)
+        if is_trained:
+            return gradients(operator, inputs, 7)
+        return [operator(*detached(inputs), footprint=7)]
+
+    exact, *ours = (
+        run("shifts", torch.float64),
+        run("triton", torch.float32),
+        run("triton", torch.float32),
+    )
+    for theirs, mine, again in zip(exact, *ours, strict=True):
+        scale = theirs.abs().max().item()
+        torch.testing.assert_close(mine.double(), theirs, rtol=0, atol=1e-5 * max(scale, 1))
+        assert torch.equal(mine, again)
+
+
+def test_without_triton_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cuda.works_on.cache_clear()
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.setitem(sys.modules, "triton", None)
+    try:
+        for _ in range(2):
+            assert not cuda.is_usable(torch.zeros(1, 2, 8, 8), 7)
+        shown = capsys.readouterr().err
+        assert shown.startswith("note: slower PyTorch operators are used (triton: ")
+        assert shown.count("\n") == 1
+    finally:
+        cuda.works_on.cache_clear()
+
+
 def test_gradcheck() -> None:
     inputs = operator_inputs(n=1, h=4, w=5)
     assert torch.autograd.gradcheck(partial(pairwise_attention, footprint=3), tuple(inputs))
 
 
 def test_the_operator_is_registered_correctly() -> None:
-    phi, psi, beta, position, gamma = operator_inputs(n=1, h=4, w=5)
-    padded = [F.pad(x, [1] * 4, mode="reflect").detach().requires_grad_() for x in (psi, beta)]
-    place = F.pad(position, [1] * 4, mode="reflect").detach().requires_grad_()
-    arguments = (phi, *padded, position, place, gamma, 3, "shifts")
+    arguments = (*padded(operator_inputs(n=1, h=4, w=5), 3), 3, "shifts")
     torch.library.opcheck(torch.ops.jdnet.pairwise_attention.default, arguments)
 
 
@@ -181,6 +282,8 @@ def test_the_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose_implementation(single, 7) == "shifts"
     with pytest.raises(ValueError, match="native attention takes float32 on the CPU"):
         choose_implementation(double, 7, "native")
+    with pytest.raises(ValueError, match="triton attention takes float32 on CUDA and odd"):
+        choose_implementation(double, 7, "triton")
     monkeypatch.setenv("JDNET_ATTENTION", "cupy")
     with pytest.raises(
         ValueError, match="no attention 'cupy': JDNET_ATTENTION takes auto, reference"

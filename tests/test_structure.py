@@ -24,7 +24,7 @@ ALLOWED = {
 }
 THIRD_PARTY = {
     "config": {"tyro"},
-    "models": {"torch"},
+    "models": {"torch", "triton"},
 }
 
 
@@ -102,6 +102,10 @@ def test_modules_only_define(path: Path) -> None:
 def test_config_imports_no_torch() -> None:
     code = "import sys, config.cli; assert not {'torch', 'cv2', 'skimage'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_only_the_kernels_know_triton() -> None:
+    assert [p.name for p in sources() if "triton" in imports(p)] == ["kernels.py"]
 
 
 def test_ci_calls_the_test_command_of_the_readme() -> None:

@@ -11,8 +11,9 @@ paper's equations. The released gamma is two 1x1 convolutions with nothing betwe
 weight per relation channel, once multiplied out. Additive constants vanish in the softmax.
 
 `reference.py` is the text-book form, for the tests and for readers. `shifts.py` runs everywhere;
-`native.py` is the same in C++, for float32 on the CPU. These two compute the weights again in the
-backward instead of keeping them, and stand here as one registered operator of torch.
+`native.py` is the same in C++, for float32 on the CPU, and `cuda.py` in Triton, for float32 on the
+GPU. These three compute the weights again in the backward instead of keeping them, and stand here
+as one registered operator of torch.
 """
 
 import os
@@ -25,11 +26,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from models.ops import native, shifts
+from models.ops import cuda, native, shifts
 from models.ops.inputs import Inputs
 from models.ops.reference import pairwise_attention_reference
 
-IMPLEMENTATIONS: dict[str, ModuleType] = {"shifts": shifts, "native": native}
+IMPLEMENTATIONS: dict[str, ModuleType] = {"shifts": shifts, "native": native, "triton": cuda}
+LIMITS = {
+    "native": "float32 on the CPU and footprints up to 15",
+    "triton": "float32 on CUDA and odd footprints up to 15",
+}
 
 
 def pairwise_attention(
@@ -50,9 +55,9 @@ def pairwise_attention(
         position: position features, the same for every image, [1, P, H, W].
         gamma: one weight per relation channel, [R + P].
         footprint: side of the square footprint, odd; H and W must exceed half of it.
-        implementation: `native`, `shifts` or `reference`; None takes the environment's
-            JDNET_ATTENTION, and `auto` where that is not set: `native` where it can be had, else
-            `shifts`.
+        implementation: `native`, `triton`, `shifts` or `reference`; None takes the environment's
+            JDNET_ATTENTION, and `auto` where that is not set: `triton` on CUDA and `native` on the
+            CPU where they can be had, else `shifts`.
 
     Returns:
         [B, V, H, W]; one weight map serves all V channels. Half-precision inputs are computed,
@@ -98,13 +103,13 @@ def choose_implementation(phi: Tensor, footprint: int, wanted: str | None = None
     names = ("auto", "reference", *IMPLEMENTATIONS)
     if wanted not in names:
         raise ValueError(f"no attention {wanted!r}: JDNET_ATTENTION takes {', '.join(names)}")
-    if wanted == "reference":
-        return "reference"
-    if wanted == "shifts" or (wanted == "auto" and not native.is_usable(phi, footprint)):
-        return "shifts"
-    if not native.is_usable(phi, footprint):
-        raise ValueError(f"the native attention takes float32 on the CPU, got {phi.dtype}")
-    return "native"
+    if wanted == "auto":
+        fast = "triton" if phi.is_cuda else "native"
+        return fast if IMPLEMENTATIONS[fast].is_usable(phi, footprint) else "shifts"
+    if wanted in LIMITS and not IMPLEMENTATIONS[wanted].is_usable(phi, footprint):
+        got = f"{phi.dtype} on {phi.device.type} and footprint {footprint}"
+        raise ValueError(f"the {wanted} attention takes {LIMITS[wanted]}, got {got}")
+    return wanted
 
 
 @torch.library.custom_op("jdnet::pairwise_attention", mutates_args=())
