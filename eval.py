@@ -303,6 +303,11 @@ def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
     write_text(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
 
 
+def _name_of(file: Path) -> str:
+    """One word for a path: runs/a/best.pt is runs-a-best."""
+    return "-".join(part for part in file.with_suffix("").parts if part.strip("/.\\"))
+
+
 def _json_number(value: float) -> float | str:
     return value if math.isfinite(value) else str(value)  # JSON has no inf
 
@@ -326,7 +331,7 @@ def main(arguments: list[str]) -> None:
     origin = {"data": as_dict(settings)["data"], "provenance": provenance()}
     results = []
     for file, description, network in zip(files, about, networks, strict=True):
-        folder = output / file.parent.name / file.stem if settings.compare else output
+        folder = output / _name_of(file) if settings.compare else output
         scores = evaluate(
             network,
             pairs,

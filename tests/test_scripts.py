@@ -127,22 +127,24 @@ def test_evaluate_scores_rainy_and_derained(tmp_path: Path, picture: Picture) ->
 def test_compare_sets_networks_side_by_side(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = tmp_path / "prenet"
+    runs = [tmp_path / "a" / "prenet", tmp_path / "b" / "prenet"]
     other = PReNet(stages=1, channels=4)
     arguments = {"stages": 1, "channels": 4}
-    checkpoint.save_weights(
-        run / "best.pt", checkpoint.Weights(other.state_dict(), "prenet", arguments, {})
-    )
+    for run in runs:
+        checkpoint.save_weights(
+            run / "best.pt", checkpoint.Weights(other.state_dict(), "prenet", arguments, {})
+        )
     output = tmp_path / "scores"
-    flags = ["--compare", str(weights), str(run), "--conventions", "y", "--output", str(output)]
+    files = [str(file) for file in (weights, *runs)]
+    flags = ["--compare", *files, "--conventions", "y", "--output", str(output)]
     evaluation.main([*TINY[2:], *flags])
     shown = capsys.readouterr().out
     assert "| rainy input " in shown
     rows = [line.split("|") for line in shown.splitlines() if "Net " in line]
-    assert [row[1].strip() for row in rows] == ["JDNet", "PReNet"]
-    parameters = [sum(p.numel() for p in n.parameters()) for n in (JDNet(1, 16), other)]
+    assert [row[1].strip() for row in rows] == ["JDNet", "PReNet", "PReNet"]
+    parameters = [sum(p.numel() for p in n.parameters()) for n in (JDNet(1, 16), other, other)]
     assert [row[3].strip() for row in rows] == [f"{count:,}" for count in parameters]
-    assert len(list(output.rglob("scores.json"))) == 2
+    assert len(list(output.rglob("scores.json"))) == 3
 
 
 def test_macs_are_those_of_the_specification() -> None:
