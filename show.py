@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     settings = show_config(arguments)
     targets = _targets(settings.inputs, settings.output)
-    weights = settings.weights or checkpoint.SHIPPED["rain100l"]
+    weights = settings.weights or checkpoint.SHIPPED["real"]
     device = choose_device(settings.machine.device)
     network = open_network(weights, JDNet(), device)
     precision = getattr(torch, settings.machine.precision)

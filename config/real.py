@@ -1,10 +1,10 @@
 """Rainy photographs without ground truth.
 
     datasets/real/   any images
-    python show.py datasets/real --weights runs/rain100h/best.pt
+    python show.py datasets/real
 
 Nothing to train on and nothing to score: train.py and eval.py say so. Networks trained on one
-synthetic set remove little real rain.
+synthetic set remove little real rain; tools/mix_rain.py makes a training set of several.
 """
 
 from pathlib import Path

@@ -333,7 +333,7 @@ class Show:
     inputs: tuple[Path, ...]
     """Images, or folders of images."""
     weights: Path | None = None
-    """Weights; those in weights/, for light rain, where not given."""
+    """Weights; those in weights/ for photographs where not given."""
     output: Path = Path("derained")
     """Folder for the derained images, PNG under the same names."""
     strips: bool = False

@@ -255,7 +255,7 @@ def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_shipped_weights_are_those_of_the_card(tmp_path: Path) -> None:
-    """And `show.py` alone derains: 3 dB on light rain that they were not trained on."""
+    """And `show.py` alone derains: 3 dB on scenes that they were not trained on."""
     card = (checkpoint.FOLDER / "README.md").read_text()
     for weights in checkpoint.SHIPPED.values():
         assert hashlib.sha256(weights.read_bytes()).hexdigest() in card

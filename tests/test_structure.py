@@ -1,6 +1,7 @@
 """The house: who may import whom, and that nothing happens at import."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -112,3 +113,15 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
     assert "make test" in (ROOT / ".ci/run").read_text()
     readme = (ROOT / "README.md").read_text()
     assert readme.index("make demo") < readme.index("make test")
+
+
+def test_readme_names_tests_and_files_that_exist() -> None:
+    readme = (ROOT / "README.md").read_text()
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    named = set(re.findall(r"`(test_\w+)`", readme))
+    assert named
+    assert not [name for name in named if f"def {name}(" not in tests]
+    files = set(
+        re.findall(r"\b((?:config|data|models|utils|tools|weights|docs)/[\w/.-]+\.\w+)", readme)
+    )
+    assert not [name for name in files if not (ROOT / name).exists()]

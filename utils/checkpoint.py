@@ -20,7 +20,10 @@ from utils.files import replacing
 
 # What each preset takes where no weights are named; weights/README.md has a card for each.
 FOLDER = Path(__file__).resolve().parents[1] / "weights"
-SHIPPED = {"rain100l": FOLDER / "rain100l-4units.safetensors"}
+SHIPPED = {
+    "rain100l": FOLDER / "jdnet-small-rain100l.safetensors",
+    "real": FOLDER / "jdnet-small-real.safetensors",
+}
 
 WRAPPERS = ("state_dict", "net", "params_ema", "params", "model")
 PREFIXES = ("module.", "_orig_mod.")
