@@ -157,7 +157,7 @@ def with_ground_truth(data: Folders | Synthetic | Photographs) -> Folders | Synt
 def default_weights(name: str) -> Path:
     """One's own run of this name; where there is none, the weights that came with this code."""
     own = Path("runs") / name / "best.pt"
-    return own if own.exists() else checkpoint.SHIPPED.get(name, own)
+    return own if own.exists() else checkpoint.shipped(name) or own
 
 
 def open_network(path: Path, fallback: schema.Network, device: torch.device) -> Network:

@@ -14,8 +14,7 @@ from tqdm import tqdm
 from config.cli import show_config
 from config.schema import JDNet
 from data import find_rainy
-from eval import open_network
-from utils import checkpoint
+from eval import default_weights, open_network
 from utils.errors import UserError, run_command
 from utils.image import Pixels, read_image, side_by_side, to_pixels, to_tensor, write_image
 from utils.inference import derain
@@ -30,7 +29,7 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     settings = show_config(arguments)
     targets = _targets(settings.inputs, settings.output)
-    weights = settings.weights or checkpoint.SHIPPED["real"]
+    weights = settings.weights or default_weights("real")
     device = choose_device(settings.machine.device)
     network = open_network(weights, JDNet(), device)
     precision = getattr(torch, settings.machine.precision)

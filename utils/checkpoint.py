@@ -38,6 +38,12 @@ class Weights(NamedTuple):
     metadata: dict[str, Any]
 
 
+def shipped(name: str) -> Path | None:
+    """Weights that came with this code for a preset, as short a path as there is."""
+    path, here = SHIPPED.get(name), Path.cwd()
+    return path.relative_to(here) if path and path.is_relative_to(here) else path
+
+
 def save(path: Path, payload: dict[str, Any]) -> None:
     """Write `payload`, whole or not at all."""
     with replacing(path) as stream:
