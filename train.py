@@ -104,6 +104,7 @@ def train(config: Config) -> Scores:
             part = compute_loss(outputs, clean) / recipe.accumulate
             part.backward()
             loss += part.item()
+            del outputs, part  # they hold the graph, which would live through the next forward
         norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip or math.inf).item()
         if not math.isfinite(loss + norm):
             latest = folder / "latest.pt"

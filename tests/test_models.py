@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from models import JDNet
 from models.dense_connection import DenseFeatures
 from models.plain import PlainJDNet
+from models.scale_aggregation import ScaleAggregation
 from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.self_calibration import SelfCalibratedConv
 
@@ -138,6 +139,19 @@ def test_overfits_one_patch() -> None:
 
 
 # --- the parts ---------------------------------------------------------------------------------
+
+
+def test_scale_aggregation_is_the_concatenation_of_the_paper() -> None:
+    torch.manual_seed(0)
+    module = ScaleAggregation(16, 3).double()
+    x = torch.rand(2, 16, 13, 10, dtype=torch.float64)
+    pyramid, scale = [x], x
+    for down, block in zip(module.down, module.blocks, strict=True):
+        scale = F.leaky_relu(down(scale), 0.2)
+        scale = block(scale) + scale
+        pyramid.append(F.interpolate(scale, x.shape[2:], mode="nearest"))
+    expected = F.leaky_relu(module.fuse(torch.cat(pyramid, dim=1)), 0.2) + x
+    torch.testing.assert_close(module(x), expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from data.layouts import PairFiles, find_pairs, read_pair
+from data.layouts import Layout, Order, PairFiles, find_pairs, read_pair
 from data.pairs import Pair
 from data.synthetic import RAINS, add_rain
 from utils.errors import Parser, UserError, run_command
@@ -53,10 +54,8 @@ def main(arguments: list[str]) -> None:
     )
     parser.add_argument("target", type=Path, help="folder to write, which must not exist")
     parser.add_argument("folders", type=Path, nargs="+", help="training sets of one layout")
-    parser.add_argument(
-        "--layout", default="rain100", choices=["rain100", "two-folders", "side-by-side"]
-    )
-    parser.add_argument("--order", default="clean-rainy", choices=["clean-rainy", "rainy-clean"])
+    parser.add_argument("--layout", default="rain100", choices=get_args(Layout))
+    parser.add_argument("--order", default="clean-rainy", choices=get_args(Order))
     parser.add_argument("--modelled", choices=[*RAINS, "mixed"], help="rain to add")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
