@@ -45,23 +45,34 @@ class SelfAttention(nn.Module):
         features = leaky_relu(self.norm_in(x))
         with without_autocast(x):
             # Neighbours' coordinates differ by less than bfloat16 can tell apart.
-            position = self.position(coordinates)
+            position = _project(coordinates, self.position)
             gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
         phi, psi, beta = _side_by_side(features, self.phi, self.psi, self.beta)
         y = pairwise_attention(phi, psi, beta, position, gamma.flatten(), self.footprint)
-        y = y.contiguous(memory_format=torch.channels_last)  # [B, C/4, H, W]
-        out: Tensor = self.expand(leaky_relu(self.norm_out(y))).add_(x)
+        y = leaky_relu(self.norm_out(y)).contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.expand(y).add_(x)
         return out
 
 
+def _project(coordinates: Tensor, layer: nn.Conv2d) -> Tensor:
+    """A 1x1 convolution of [1, 2, H, W], which is too little for one to be quick."""
+    assert layer.bias is not None
+    pixels = coordinates.flatten(2)[0]
+    return torch.addmm(layer.bias[:, None], layer.weight.flatten(1), pixels).view_as(coordinates)
+
+
 def _side_by_side(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
-    """Each 1x1 convolution of x, by reading x once."""
+    """Each 1x1 convolution of x by reading x once; planes one after another, in float32 or more."""
     together = F.conv2d(
         x,
         torch.cat([layer.weight for layer in layers]),
         torch.cat([layer.bias for layer in layers if layer.bias is not None]),
     )
-    parts: tuple[Tensor, ...] = together.split([layer.out_channels for layer in layers], dim=1)
+    # What the attention wants, made for all at once: it is slow for a few channels at a time.
+    planes = together.to(
+        torch.promote_types(x.dtype, torch.float32), memory_format=torch.contiguous_format
+    )
+    parts: tuple[Tensor, ...] = planes.split([layer.out_channels for layer in layers], dim=1)
     return parts
 
 

@@ -12,14 +12,15 @@ def pairwise_attention_reference(
 ) -> Tensor:
     """Compute what `pairwise_attention` does; every feature is copied footprint**2 times."""
     n, _, h, w = beta.shape
-
-    def neighbours(x: Tensor) -> Tensor:  # [B, C, H, W] -> [B, C, K*K, H, W]
-        padded = F.pad(x, [footprint // 2] * 4, mode="reflect")
-        return F.unfold(padded, footprint).view(len(x), -1, footprint**2, h, w)
-
-    content = phi.unsqueeze(2) - neighbours(psi)
-    place = (position.unsqueeze(2) - neighbours(position)).expand(n, -1, -1, -1, -1)
-    delta = torch.cat([content, place], dim=1)
-    logits = (F.leaky_relu(delta, SLOPE) * gamma.view(1, -1, 1, 1, 1)).sum(dim=1)
+    content = phi.flatten(2).unsqueeze(2) - neighbours(psi, footprint)
+    place = position.flatten(2).unsqueeze(2) - neighbours(position, footprint)
+    delta = torch.cat([content, place.expand(n, -1, -1, -1)], dim=1)
+    logits = (F.leaky_relu(delta, SLOPE) * gamma.view(1, -1, 1, 1)).sum(dim=1)
     alpha = logits.softmax(dim=1)
-    return (alpha.unsqueeze(1) * neighbours(beta)).sum(dim=2)
+    return (alpha.unsqueeze(1) * neighbours(beta, footprint)).sum(dim=2).view(n, -1, h, w)
+
+
+def neighbours(x: Tensor, footprint: int) -> Tensor:
+    """The footprint of every pixel, reflected at the border: [B, C, H, W] -> [B, C, K*K, H*W]."""
+    padded = F.pad(x, [footprint // 2] * 4, mode="reflect")
+    return F.unfold(padded, footprint).view(*x.shape[:2], footprint**2, -1)
