@@ -1,10 +1,12 @@
-"""Derain images: one, several, or folders of them. No ground truth needed.
+"""Derain images and videos: one, several, or folders of them. No ground truth needed.
 
-python show.py photos/ --weights runs/rain100h/best.pt --output derained
+python show.py photos/ clip.mp4 --weights runs/rain100h/best.pt --output derained
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,61 +14,96 @@ import torch
 from tqdm import tqdm
 
 from config.cli import show_config
-from config.schema import JDNet
-from data import find_rainy
+from config.schema import JDNet, Show
 from eval import default_weights, open_network
+from utils import image, video
 from utils.errors import UserError, run_command
-from utils.image import Pixels, read_image, side_by_side, to_pixels, to_tensor, write_image
+from utils.image import (
+    Pixels,
+    list_images,
+    read_image,
+    side_by_side,
+    to_pixels,
+    to_tensor,
+    write_image,
+)
 from utils.inference import derain
 from utils.runtime import choose_device, keep_freed_memory
+from utils.video import Frames, is_video, video_writer
 
 
 def main(arguments: list[str]) -> None:
-    """Run `show.py IMAGE|FOLDER ... [flags]`.
+    """Run `show.py IMAGE|VIDEO|FOLDER ... [flags]`.
 
-    An image that cannot be read is left out; the others are derained all the same.
+    A file that cannot be read is left out; the others are derained all the same.
     """
     keep_freed_memory()
     settings = show_config(arguments)
     targets = _targets(settings.inputs, settings.output)
     weights = settings.weights or default_weights("real")
-    device = choose_device(settings.machine.device)
-    network = open_network(weights, JDNet(), device)
-    precision = getattr(torch, settings.machine.precision)
+    change = _deraining(settings, weights)
     failures: list[UserError] = []
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
         try:
-            rainy = read_image(source)
+            frames = Frames(source) if is_video(source) else [read_image(source)]
         except UserError as failure:
             failures.append(failure)
             continue
-        derained = derain(network, to_tensor(rainy).to(device), settings.tile, precision)
-        result = _with_alpha(to_pixels(derained, rainy.dtype.type), rainy)
-        write_image(target, result)
-        if settings.strips:
-            write_image(target.parent / "strips" / target.name, side_by_side(rainy, result))
+        count = 0
+        with ExitStack() as stack:
+            write = stack.enter_context(_writer(target, frames))
+            strip = target.parent / "strips" / target.name
+            write_strip = stack.enter_context(_writer(strip, frames)) if settings.strips else None
+            hidden = None if is_video(source) else True
+            for rainy in tqdm(frames, source.name, disable=hidden, leave=False):
+                result = change(rainy)
+                write(result)
+                if write_strip:
+                    write_strip(side_by_side(rainy, result))
+                count += 1
+        if count < 0.98 * len(frames):  # some formats only estimate their number of frames
+            print(f"note: {source} breaks off after {count} of {len(frames)} frames")
     if len(failures) < len(targets):
-        done = len(targets) - len(failures)
-        print(f"derained {done} images with {weights}, written to {settings.output}/")
+        kind = "files" if any(map(is_video, targets)) else "images"
+        done = f"{len(targets) - len(failures)} {kind}"
+        print(f"derained {done} with {weights}, written to {settings.output}/")
     if failures:
-        raise UserError(f"left out {len(failures)} images; the first: {failures[0]}")
+        raise UserError(f"left out {len(failures)} files; the first: {failures[0]}")
+
+
+def _deraining(settings: Show, weights: Path) -> Callable[[Pixels], Pixels]:
+    """A function from rainy to derained pixels of the same size, depth and alpha."""
+    device = choose_device(settings.machine.device)
+    network = open_network(weights, JDNet(), device)
+    precision = getattr(torch, settings.machine.precision)
+
+    def change(rainy: Pixels) -> Pixels:
+        derained = derain(network, to_tensor(rainy).to(device), settings.tile, precision)
+        return np.concatenate([to_pixels(derained, rainy.dtype.type), rainy[..., 3:]], axis=2)
+
+    return change
 
 
 def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
-    """Where each image goes: same name, PNG; suffix kept where two differ in nothing else.
+    """Where each file goes: same name, PNG or MP4; suffix kept where two differ in nothing else.
 
     Raises:
         UserError: an input is missing, or a target would overwrite an input or another target.
     """
-    found = [file for path in inputs for file in (find_rainy(path) if path.is_dir() else [path])]
+    suffixes = (*image.SUFFIXES, *video.SUFFIXES)
+    found = [
+        file
+        for path in inputs
+        for file in (list_images(path, suffixes) if path.is_dir() else [path])
+    ]
     sources = list(dict.fromkeys(found))  # a file may also be named beside its folder
     if missing := [source for source in sources if not source.is_file()]:
         raise UserError(f"no file or folder {missing[0]}")
-    stems = Counter(source.stem for source in sources)
-    targets = {
-        source: output / ((source.stem if stems[source.stem] == 1 else source.name) + ".png")
-        for source in sources
-    }
+    stems = Counter((source.stem, is_video(source)) for source in sources)
+    targets = {}
+    for source in sources:
+        name = source.stem if stems[source.stem, is_video(source)] == 1 else source.name
+        targets[source] = output / (name + (".mp4" if is_video(source) else ".png"))
     if len(set(targets.values())) < len(targets):
         raise UserError("two inputs have the same name: derain them into folders of their own")
     if {s.resolve() for s in sources} & {t.resolve() for t in targets.values()}:
@@ -74,8 +111,13 @@ def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
     return targets
 
 
-def _with_alpha(result: Pixels, source: Pixels) -> Pixels:
-    return np.concatenate([result, source[..., 3:]], axis=2)
+@contextmanager
+def _writer(path: Path, frames: Frames | list[Pixels]) -> Iterator[Callable[[Pixels], None]]:
+    if isinstance(frames, Frames):
+        with video_writer(path, frames.rate) as write:
+            yield write
+    else:
+        yield partial(write_image, path)
 
 
 if __name__ == "__main__":

@@ -51,14 +51,14 @@ def evaluate_config(arguments: list[str]) -> tuple[Evaluate, Config]:
 
 
 def show_config(arguments: list[str]) -> Show:
-    """`show.py IMAGE|FOLDER ... [flags]`.
+    """`show.py IMAGE|VIDEO|FOLDER ... [flags]`.
 
     Raises:
         UserError: no input is named; else as `train_config`.
     """
     settings = _parse(Show, None, arguments, "show.py")
     if not settings.inputs:
-        raise UserError("no inputs: name images or folders, as in python show.py photos/")
+        raise UserError("no inputs: name images, videos or folders, as in python show.py photos/")
     return settings
 
 

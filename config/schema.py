@@ -328,16 +328,16 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Show:
-    """Derain images. No ground truth, no dataset."""
+    """Derain images and videos. No ground truth, no dataset."""
 
     inputs: tuple[Path, ...]
-    """Images, or folders of images."""
+    """Images, videos, or folders of them."""
     weights: Path | None = None
     """Weights; those in weights/ for photographs where not given."""
     output: Path = Path("derained")
-    """Folder for the derained images, PNG under the same names."""
+    """Folder for the results, PNG or MP4 under the same names."""
     strips: bool = False
-    """Also write rainy | derained side by side, as strips/NAME.png."""
+    """Also write rainy | derained side by side, under strips/."""
     tile: int = 0
     """Side of the tiles in pixels; 0 takes images up to a megapixel whole."""
     machine: Machine = Machine()

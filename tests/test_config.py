@@ -183,7 +183,7 @@ def test_eval_leaves_something_to_score(flags: list[str], message: str) -> None:
 
 
 def test_show_without_input() -> None:
-    with pytest.raises(UserError, match=r"^no inputs: name images or folders"):
+    with pytest.raises(UserError, match=r"^no inputs: name images, videos or folders"):
         show_config(["--weights", "w.pt"])
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -24,9 +25,11 @@ from models import DCSFN, JDNet, PReNet
 from train import train
 from utils import checkpoint, metrics
 from utils.errors import UserError
-from utils.image import Pixels, read_image, to_tensor, write_image
+from utils.image import Pixels, read_image, to_pixels, to_tensor, write_image
+from utils.inference import derain
 from utils.metrics import CONVENTIONS
 from utils.runtime import count_macs
+from utils.video import Frames, video_writer
 
 ROOT = Path(__file__).resolve().parents[1]
 Picture = Callable[..., Pixels]
@@ -243,6 +246,55 @@ def test_show_keeps_size_name_depth_alpha_and_orientation(
     assert np.array_equal(strip[:, -30:], read_image(output / "plain.png"))
 
 
+def test_show_derains_videos(
+    tmp_path: Path, weights: Path, picture: Picture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Every frame as the image it is, at the video's own rate; odd sides become even."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    write_image(folder / "clip.png", picture(24, 30))
+    smooth = cv2.GaussianBlur(picture(23, 30), (0, 0), 4)  # the codec keeps little else
+    with video_writer(folder / "clip.avi.mp4", 12.5) as write:
+        for level in (0, 40, 80):
+            write(smooth // 2 + np.uint8(level))
+    (folder / "clip.avi.mp4").rename(folder / "clip.AVI")
+    (folder / "broken.mp4").write_text("no video")
+    with pytest.raises(UserError, match=r"left out 1 files; the first: cannot read .*broken.mp4"):
+        show.main([str(folder), "--weights", str(weights), "--output", str(output), "--strips"])
+    printed = capfd.readouterr()
+    assert "derained 2 files" in printed.out
+    assert "moov" not in printed.err
+    assert {file.name for file in output.iterdir()} == {"clip.png", "clip.mp4", "strips"}
+    derained, network = Frames(output / "clip.mp4"), JDNet(units=1, channels=16).eval()
+    network.load_state_dict(checkpoint.load_weights(weights).state)
+    assert derained.rate == 12.5
+    results = list(derained)
+    assert len(results) == 3
+    for rainy, result in zip(Frames(folder / "clip.AVI"), results, strict=True):
+        expected = to_pixels(derain(network, to_tensor(rainy)))
+        assert result.shape == (24, 30, 3)
+        assert np.abs(result.astype(int) - expected).mean() < 8
+    (strip, *_others) = Frames(output / "strips" / "clip.mp4")
+    assert strip.shape == (24, 64, 3)
+
+
+def test_a_video_that_breaks_off(
+    tmp_path: Path, weights: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(Frames):
+        def __len__(self) -> int:
+            return 10
+
+    with video_writer(tmp_path / "clip.mp4", 25) as write:
+        write(picture(32, 32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(show, "Frames", Broken)
+        show.main(
+            [str(tmp_path / "clip.mp4"), "--weights", str(weights), "--output", str(tmp_path / "o")]
+        )
+    assert "clip.mp4 breaks off after 1 of 10 frames" in capsys.readouterr().out
+    assert len(list(Frames(tmp_path / "o" / "clip.mp4"))) == 1
+
+
 def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One's own run, then the shipped ones, and never none at all."""
     monkeypatch.chdir(tmp_path)
@@ -275,7 +327,7 @@ def test_show_leaves_out_what_it_cannot_read(
     write_image(tmp_path / "in" / "a.png", picture())
     (tmp_path / "in" / "b.png").write_text("no image")
     (tmp_path / "in" / "._a.png").write_text("what some systems leave behind")
-    with pytest.raises(UserError, match=r"left out 1 images; the first: cannot read .*b.png"):
+    with pytest.raises(UserError, match=r"left out 1 files; the first: cannot read .*b.png"):
         show.main(
             [str(tmp_path / "in"), "--weights", str(weights), "--output", str(tmp_path / "o")]
         )

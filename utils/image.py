@@ -4,6 +4,7 @@ Arrays are [H, W, 3], RGB, uint8 or uint16, with a fourth channel for alpha wher
 Tensors are float32 [3, H, W] in [0, 1].
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 Pixels = NDArray[Any]  # [H, W, 3 or 4], uint8 or uint16
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The image files of a folder, by name.
+def list_images(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
+    """The image files of a folder, by name; of other files by other suffixes.
 
     Raises:
         UserError: the folder is missing or holds no image.
@@ -34,10 +35,10 @@ def list_images(folder: Path) -> list[Path]:
         f
         for f in folder.iterdir()
         # Some systems leave `._NAME` beside an image: not one itself.
-        if f.suffix.lower() in SUFFIXES and not f.name.startswith("._") and f.is_file()
+        if f.suffix.lower() in suffixes and not f.name.startswith("._") and f.is_file()
     )
     if not files:
-        raise UserError(f"no images in {folder}: expected files ending in {', '.join(SUFFIXES)}")
+        raise UserError(f"no images in {folder}: expected files ending in {', '.join(suffixes)}")
     return files
 
 
