@@ -32,7 +32,7 @@ from eval import (
     with_ground_truth,
     write_scores,
 )
-from models import NETWORKS, Network
+from models import NETWORKS, JDNet, Network
 from utils import checkpoint
 from utils.errors import UserError, run_command
 from utils.files import write_text
@@ -250,7 +250,10 @@ def _build(config: Config, device: torch.device) -> Network:
     torch.manual_seed(config.training.seed)
     network = NETWORKS[config.network.name](**asdict(config.network))
     if config.start:
-        checkpoint.load_state(network, checkpoint.load_weights(config.start).state, config.start)
+        state = checkpoint.load_weights(config.start).state
+        if isinstance(network, JDNet):
+            state = network.grown(state)
+        checkpoint.load_state(network, state, config.start)
     return network.to(device)
 
 

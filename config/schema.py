@@ -290,7 +290,7 @@ class Config:
     monitoring: Monitoring = Monitoring()
     machine: Machine = Machine()
     start: Path | None = None
-    """Weights to start from, of the same network, in place of random ones."""
+    """Weights to start from: of the same network, or of a JDNet of fewer units."""
     run: Path | None = None
     """Folder of the run instead of runs/NAME."""
     dry_run: bool = False

@@ -112,3 +112,23 @@ class JDNet(nn.Module):
             x = leaky_relu(features.fuse(dense))
         rain = leaky_relu(self.leave(x))
         return rainy - rain
+
+    def grown(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Weights of a JDNet of fewer units as weights of this one, which then computes the same.
+
+        The old units come first. Each new fusion is a copy of the last old one, and so gives a
+        weight of zero to the features of new units: what those are worth, training has to find.
+
+        Args:
+            state: state dict; one of as many units, or of no JDNet at all, comes back as it is.
+        """
+        units = sum(key.startswith("dense.") and key.endswith(".weight") for key in state)
+        if not 0 < units < len(self.units):
+            return state
+        weight, bias = state[f"dense.{units - 1}.weight"], state[f"dense.{units - 1}.bias"]
+        fresh = {k: v for k, v in self.state_dict().items() if k.startswith("units.")}
+        grown = {**fresh, **state}
+        for unit in range(units, len(self.units)):
+            zeros = [0] * 4 + [0, (unit - units + 1) * len(weight)]
+            grown |= {f"dense.{unit}.weight": F.pad(weight, zeros), f"dense.{unit}.bias": bias}
+        return grown

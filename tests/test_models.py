@@ -129,6 +129,20 @@ def test_position_keeps_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(*seen)
 
 
+def test_a_grown_network_computes_the_same_and_learns() -> None:
+    torch.manual_seed(0)
+    small, large = (JDNet(units=units, channels=16).eval() for units in (2, 12))
+    large.load_state_dict(large.grown(small.state_dict()))
+    rainy = torch.rand(1, 3, 16, 20)
+    torch.testing.assert_close(large(rainy), small(rainy))
+    large(rainy).square().mean().backward()
+    new_features = large.dense[-1].get_parameter("weight").grad
+    assert new_features is not None
+    assert new_features[:, 3 * 16 :].abs().amax(dim=0).min() > 0
+    again = large.grown(large.state_dict())
+    assert all(torch.equal(again[key], value) for key, value in large.state_dict().items())
+
+
 def test_overfits_one_patch() -> None:
     torch.manual_seed(0)
     network = JDNet(units=1, channels=16)

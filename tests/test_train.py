@@ -255,10 +255,13 @@ def test_a_run_starts_from_given_weights(tiny: Config, tmp_path: Path) -> None:
     assert tiny.run is not None
     first = tiny.run / "best.pt"
     still = replace(with_training(tiny, lr=1e-12), start=first, run=tmp_path / "second")
-    train(still)
+    psnr = train(still).mean("y", "psnr")
     for key, value in weights_of(still).items():
         if "running" not in key and "num_batches" not in key:
             torch.testing.assert_close(value, weights_of(tiny)[key], rtol=0, atol=1e-9)
+    network = JDNet(units=3, channels=16, scales=2)
+    grown = replace(still, network=network, run=tmp_path / "grown")
+    assert train(grown).mean("y", "psnr") == pytest.approx(psnr, abs=1e-3)
     (start,) = log_of(still, "start")
     assert start["start_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
     with pytest.raises(UserError, match="other settings \\(start_sha256"):
