@@ -86,7 +86,7 @@ def train(config: Config) -> Scores:
     }
     write_text(folder / "config.json", json.dumps(origin, indent=2) + "\n")
     log.event("start", first, **origin)
-    batches = _batches(patches, recipe, first, steps, config.machine.workers, device)
+    batches = _batches(patches, recipe, first, steps, config.workers, device)
     compute_loss = LOSSES[recipe.loss]
     saved = time.monotonic()
 

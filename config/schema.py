@@ -270,12 +270,6 @@ class Machine:
     """auto, cpu, cuda, cuda:1 ...; auto takes every visible GPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the convolutions; the loss is always float32."""
-    workers: int = 2
-    """Processes that cut patches; 0 cuts them in the main one. Never changes the patches."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot run."""
-        _require_finite(self, "workers")
 
 
 @dataclass(frozen=True)
@@ -291,10 +285,16 @@ class Config:
     machine: Machine = Machine()
     start: Path | None = None
     """Weights to start from: of the same network, or of a JDNet of fewer units."""
+    workers: int = 2
+    """Processes that cut patches; 0 cuts them in the main one. Never changes the patches."""
     run: Path | None = None
     """Folder of the run instead of runs/NAME."""
     dry_run: bool = False
     """Print what would be done, time a few updates, and train nothing."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot run."""
+        _require_finite(self, "workers")
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def saved_step(run: Path) -> int:
 
 def test_workers_do_not_change_the_weights(tiny: Config, tmp_path: Path) -> None:
     train(tiny)
-    two = replace(tiny, machine=replace(tiny.machine, workers=2), run=tmp_path / "two")
+    two = replace(tiny, workers=2, run=tmp_path / "two")
     train(two)
     assert_identical(weights_of(tiny), weights_of(two))
 
