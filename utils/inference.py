@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from utils.errors import UserError
 
-WHOLE = 1_000_000  # pixels; the 32-unit JDNet needs about 9 GB for that many
+WHOLE = 1_000_000  # pixels; the 32-unit JDNet needs about 7 GB for that many
 ALIGNMENT = 16  # the coarsest scale's stride: unaligned tiles see another pixel grid
 OVERLAP = 64
 MARGIN = 16  # pixels at an inner edge that are not used at all

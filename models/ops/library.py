@@ -17,6 +17,7 @@ from pathlib import Path
 SOURCES = tuple(
     Path(__file__).with_name(name) for name in ("pairwise_attention.cpp", "scale_fusion.cpp")
 )
+HEADER = Path(__file__).with_name("lanes.h")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fopenmp")
 
 
@@ -28,7 +29,7 @@ def load() -> ctypes.CDLL | None:
         version = subprocess.run(
             [compiler, "--version"], capture_output=True, text=True, check=True
         ).stdout
-        texts = (source.read_text() for source in SOURCES)
+        texts = (file.read_text() for file in (*SOURCES, HEADER))
         identity = "\n".join([version, *texts, *FLAGS, _processor()])
         name = f"operators-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
         cached = _cache_folder() / name

@@ -1,23 +1,22 @@
 // Pairwise attention on the CPU, float32: see pairwise_attention.py for the equations.
 //
-// A row is walked in blocks of B pixels. All that belongs to a block, the logits of its whole
+// A row is walked in blocks of LANES pixels. All that belongs to a block, the logits of its whole
 // footprint first of all, stays in registers and in the first-level cache, so memory is read once
-// and written once. Loops over the pixels of a block are what the compiler vectorises.
+// and written once.
 //
 // psi, beta and the second copy of position come padded by K / 2 on every side, reflected.
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstring>
-#include <vector>
+#include <limits>
+
+#include "lanes.h"
 
 namespace {
 
-constexpr int B = 32;          // pixels in a block: two AVX-512 or four AVX2 registers
-constexpr int MAX_K = 15;      // side of the footprint, for the size of the stack arrays
-constexpr int BAND = 16;       // rows in a task; must not be less than K - 1, see backward
-constexpr float SLOPE = 0.2f;  // LeakyReLU
+constexpr int MAX_K = 15;  // side of the footprint, for the size of the stack arrays
+constexpr int BAND = 16;   // rows in a task; must not be less than K - 1, see backward
 
 struct Shape {
     int64_t images, relations, positions, values, h, w, k;
@@ -32,134 +31,138 @@ struct Inputs {
     const float *phi, *psi, *beta, *position, *position_padded, *gamma;
 };
 
-// e^x for x <= 0, in plain arithmetic so that it vectorises; relative error about 1e-7.
-inline float exp_of_negative(float x) {
-    x = std::max(x, -87.0f);
-    const float n = std::floor(x * 1.44269504f + 0.5f);
-    const float r = x - n * 0.693145752f - n * 1.42860677e-6f;  // ln 2 in two parts
-    float e = 1.9875691500e-4f;
-    e = e * r + 1.3981999507e-3f;
+// LANES pixels of a row, or all where a row is shorter. The last block of a row begins early enough
+// to be whole; its first `done` pixels are those of the block before.
+struct Block {
+    int64_t image, y, x, count, done;
+};
+
+// Access to the pixels of a block; without WHOLE, to its first `count` alone.
+template <bool WHOLE>
+inline Floats read(const float *from, const Block &block) {
+    return WHOLE ? load(from) : copy_from<Floats>(from, block.count);
+}
+template <bool WHOLE>
+inline void write(Floats value, float *to, const Block &block) {
+    std::memcpy(to, &value, WHOLE ? sizeof value : block.count * sizeof(float));
+}
+
+// e^x for x <= 0, relative error about 1e-7.
+inline Floats exp_of_negative(Floats x) {
+    x = x > -87.0f ? x : all(-87.0f);
+    const auto whole = __builtin_convertvector(x * 1.44269504f - 0.5f, Lanes<int32_t>);  // nearest
+    const auto n = __builtin_convertvector(whole, Floats);
+    const Floats r = x - n * 0.693145752f - n * 1.42860677e-6f;  // ln 2 in two parts
+    Floats e = 1.9875691500e-4f * r + 1.3981999507e-3f;
     e = e * r + 8.3334519073e-3f;
     e = e * r + 4.1665795894e-2f;
     e = e * r + 1.6666665459e-1f;
     e = e * r + 5.0000001201e-1f;
     e = e * r * r + r + 1.0f;
-    const int32_t bits = (static_cast<int32_t>(n) + 127) << 23;
-    float power;
-    std::memcpy(&power, &bits, sizeof power);
-    return e * power;
+    return e * reinterpret_cast<Floats>((whole + 127) << 23);
 }
 
-// logits[k][i] += sum over channels of gamma_c * LeakyReLU(query_c - key_c at shift k)
-template <int N>
-void add_relation(const float *query, const float *key, const float *gamma, int64_t channels,
-                  int64_t plane, int64_t padded_plane, int64_t padded_w, int64_t k, int count,
-                  float (*logits)[B]) {
-    const int n = N ? N : count;
+// Sum over channels of gamma_c * LeakyReLU(query_c - key_c), the keys at one shift.
+template <bool WHOLE>
+inline Floats relation(const float *query, const float *key, const float *gamma, int64_t channels,
+                       int64_t plane, int64_t padded_plane, const Block &block) {
+    Floats sum{};
     for (int64_t c = 0; c < channels; ++c) {
-        const float *q = query + c * plane;
-        for (int64_t dy = 0; dy < k; ++dy) {
-            const float *row = key + c * padded_plane + dy * padded_w;
-            for (int64_t dx = 0; dx < k; ++dx) {
-                float *logit = logits[dy * k + dx];
-#pragma omp simd
-                for (int i = 0; i < n; ++i) {
-                    const float t = q[i] - row[dx + i];
-                    logit[i] += gamma[c] * std::max(t, SLOPE * t);
-                }
+        const Floats difference = read<WHOLE>(query + c * plane, block) -
+                                  read<WHOLE>(key + c * padded_plane, block);
+        sum += gamma[c] * leaky_relu(difference);
+    }
+    return sum;
+}
+
+// The weights alpha of a block, Eq. 3 and 4, but for their common divisor, which is returned.
+template <bool WHOLE>
+Floats block_weights(const Inputs &in, const Shape &s, const Block &block, Floats *weights) {
+    const int64_t area = s.k * s.k, at = block.y * s.w + block.x;
+    const float *phi = in.phi + block.image * s.relations * s.plane() + at;
+    const float *psi = in.psi + block.image * s.relations * s.padded_plane();
+    Floats largest = all(-std::numeric_limits<float>::infinity());
+    for (int64_t k = 0; k < area; ++k) {
+        const int64_t shifted = (block.y + k / s.k) * s.padded_w() + block.x + k % s.k;
+        weights[k] = relation<WHOLE>(phi, psi + shifted, in.gamma, s.relations, s.plane(),
+                                     s.padded_plane(), block) +
+                     relation<WHOLE>(in.position + at, in.position_padded + shifted,
+                                     in.gamma + s.relations, s.positions, s.plane(),
+                                     s.padded_plane(), block);
+        largest = weights[k] > largest ? weights[k] : largest;
+    }
+    Floats total{};
+    for (int64_t k = 0; k < area; ++k) {
+        weights[k] = exp_of_negative(weights[k] - largest);
+        total += weights[k];
+    }
+    return total;
+}
+
+// Eq. 2 for COUNT channels of one block: a weight is read once for all of them.
+template <bool WHOLE, int COUNT>
+void aggregate(const Floats *weights, Floats total, const float *beta, const Shape &s,
+               const Block &block, float *out) {
+    Floats sum[COUNT] = {};
+    for (int64_t dy = 0; dy < s.k; ++dy) {
+        for (int64_t dx = 0; dx < s.k; ++dx) {
+            const float *shifted = beta + dy * s.padded_w() + dx;
+            for (int c = 0; c < COUNT; ++c) {
+                const Floats values = read<WHOLE>(shifted + c * s.padded_plane(), block);
+                sum[c] += weights[dy * s.k + dx] * values;
             }
         }
     }
+    for (int c = 0; c < COUNT; ++c) write<WHOLE>(sum[c] / total, out + c * s.plane(), block);
 }
 
-// The weights alpha of a block, Eq. 3 and 4: weights[k][i] sums to 1 over k.
-template <int N>
-void block_weights(const Inputs &in, const Shape &s, int64_t image, int64_t y, int64_t x,
-                   int count, float (*weights)[B]) {
-    const int n = N ? N : count;
-    const int64_t area = s.k * s.k, at = y * s.w + x, padded_at = y * s.padded_w() + x;
-    std::memset(weights, 0, area * sizeof *weights);
-    add_relation<N>(in.phi + image * s.relations * s.plane() + at,
-                    in.psi + image * s.relations * s.padded_plane() + padded_at, in.gamma,
-                    s.relations, s.plane(), s.padded_plane(), s.padded_w(), s.k, count, weights);
-    add_relation<N>(in.position + at, in.position_padded + padded_at, in.gamma + s.relations,
-                    s.positions, s.plane(), s.padded_plane(), s.padded_w(), s.k, count, weights);
-    float largest[B], total[B];
-    std::copy_n(weights[0], B, largest);
-    std::fill_n(total, B, 0.0f);
-    for (int64_t k = 1; k < area; ++k) {
-#pragma omp simd
-        for (int i = 0; i < n; ++i) largest[i] = std::max(largest[i], weights[k][i]);
+template <bool WHOLE>
+void forward_block(const Inputs &in, const Shape &s, const Block &block, float *out) {
+    Floats weights[MAX_K * MAX_K];
+    const Floats total = block_weights<WHOLE>(in, s, block, weights);
+    const int64_t first = block.image * s.values;
+    const float *beta = in.beta + first * s.padded_plane() + block.y * s.padded_w() + block.x;
+    out += first * s.plane() + block.y * s.w + block.x;
+    int64_t c = 0;
+    for (; c + 4 <= s.values; c += 4) {
+        aggregate<WHOLE, 4>(weights, total, beta + c * s.padded_plane(), s, block,
+                            out + c * s.plane());
     }
-    for (int64_t k = 0; k < area; ++k) {
-#pragma omp simd
-        for (int i = 0; i < n; ++i) {
-            weights[k][i] = exp_of_negative(weights[k][i] - largest[i]);
-            total[i] += weights[k][i];
-        }
-    }
-#pragma omp simd
-    for (int i = 0; i < n; ++i) total[i] = 1.0f / total[i];
-    for (int64_t k = 0; k < area; ++k) {
-#pragma omp simd
-        for (int i = 0; i < n; ++i) weights[k][i] *= total[i];
+    for (; c < s.values; ++c) {
+        aggregate<WHOLE, 1>(weights, total, beta + c * s.padded_plane(), s, block,
+                            out + c * s.plane());
     }
 }
 
-// Eq. 2 for one block.
-template <int N>
-void forward_block(const Inputs &in, const Shape &s, int64_t image, int64_t y, int64_t x,
-                   int count, float *out) {
-    const int n = N ? N : count;
-    float weights[MAX_K * MAX_K][B];
-    block_weights<N>(in, s, image, y, x, count, weights);
-    for (int64_t c = 0; c < s.values; ++c) {
-        const float *beta = in.beta + (image * s.values + c) * s.padded_plane() + y * s.padded_w() + x;
-        float sum[B] = {};
-        for (int64_t dy = 0; dy < s.k; ++dy) {
-            for (int64_t dx = 0; dx < s.k; ++dx) {
-                const float *shifted = beta + dy * s.padded_w() + dx;
-                const float *weight = weights[dy * s.k + dx];
-#pragma omp simd
-                for (int i = 0; i < n; ++i) sum[i] += weight[i] * shifted[i];
-            }
-        }
-        std::copy_n(sum, n, out + (image * s.values + c) * s.plane() + y * s.w + x);
+// The shifts of a footprint, column by column: neighbours in a row overlap, and to add to what was
+// written a moment ago and a lane aside would wait for it.
+template <typename Step>
+inline void for_shifts(const Shape &s, Step step) {
+    for (int64_t dx = 0; dx < s.k; ++dx) {
+        for (int64_t dy = 0; dy < s.k; ++dy) step(dy * s.k + dx, dy * s.padded_w() + dx);
     }
 }
 
-// Gradients of add_relation, added to what is there.
-template <int N>
-void relation_backward(const float (*grad_logits)[B], const float *query, const float *key,
-                       const float *gamma, int64_t channels, int64_t plane, int64_t padded_plane,
-                       int64_t padded_w, int64_t k, int count, float *grad_query, float *grad_key,
-                       float *grad_gamma) {
-    const int n = N ? N : count;
+// Gradients of `relation` at all shifts, added to what is there.
+template <bool WHOLE>
+void relation_backward(const Floats *grad_logits, const float *query, const float *key,
+                       const float *gamma, int64_t channels, const Shape &s, const Block &block,
+                       float *grad_query, float *grad_key, float *grad_gamma) {
     for (int64_t c = 0; c < channels; ++c) {
-        const float *q = query + c * plane;
-        float sum_query[B] = {}, sum_gamma[B] = {};
-        for (int64_t dy = 0; dy < k; ++dy) {
-            const float *row = key + c * padded_plane + dy * padded_w;
-            float *grad_row = grad_key + c * padded_plane + dy * padded_w;
-            for (int64_t dx = 0; dx < k; ++dx) {
-                const float *grad_logit = grad_logits[dy * k + dx];
-#pragma omp simd
-                for (int i = 0; i < n; ++i) {
-                    const float t = q[i] - row[dx + i];
-                    const float slope = t > 0 ? 1.0f : SLOPE;
-                    const float grad = grad_logit[i] * gamma[c] * slope;
-                    sum_gamma[i] += grad_logit[i] * slope * t;
-                    sum_query[i] += grad;
-                    grad_row[dx + i] -= grad;
-                }
-            }
-        }
-        float total = 0;
-        for (int i = 0; i < n; ++i) {
-            grad_query[c * plane + i] += sum_query[i];
-            total += sum_gamma[i];
-        }
-        grad_gamma[c] += total;
+        const Floats q = read<WHOLE>(query + c * s.plane(), block);
+        Floats sum_query{}, sum_gamma{};
+        for_shifts(s, [&](int64_t k, int64_t shift) {
+            const int64_t at = c * s.padded_plane() + shift;
+            const Floats t = q - read<WHOLE>(key + at, block);
+            const Floats through = t > 0 ? grad_logits[k] : SLOPE * grad_logits[k];
+            sum_gamma += through * t;
+            sum_query += gamma[c] * through;
+            write<WHOLE>(read<WHOLE>(grad_key + at, block) - gamma[c] * through, grad_key + at,
+                         block);
+        });
+        float *to = grad_query + c * s.plane();
+        write<WHOLE>(read<WHOLE>(to, block) + sum_query, to, block);
+        for (int i = 0; i < LANES; ++i) grad_gamma[c] += sum_gamma[i];
     }
 }
 
@@ -167,58 +170,56 @@ struct Gradients {
     float *phi, *psi, *beta, *position, *position_padded, *gamma;
 };
 
-template <int N>
-void backward_block(const Inputs &in, const Shape &s, int64_t image, int64_t y, int64_t x,
-                    int count, const float *grad_out, const Gradients &grad, float *grad_gamma) {
-    const int n = N ? N : count;
-    const int64_t area = s.k * s.k, at = y * s.w + x, padded_at = y * s.padded_w() + x;
-    float weights[MAX_K * MAX_K][B], grad_logits[MAX_K * MAX_K][B] = {};
-    block_weights<N>(in, s, image, y, x, count, weights);
+template <bool WHOLE>
+void backward_block(const Inputs &in, const Shape &s, const Block &block, const float *grad_out,
+                    const Gradients &grad, float *grad_gamma) {
+    const int64_t area = s.k * s.k, at = block.y * s.w + block.x;
+    const int64_t padded_at = block.y * s.padded_w() + block.x;
+    Floats weights[MAX_K * MAX_K], grad_logits[MAX_K * MAX_K];
+    const Floats total = block_weights<WHOLE>(in, s, block, weights);
+    for (int64_t k = 0; k < area; ++k) {
+        weights[k] /= total;
+        grad_logits[k] = Floats{};
+    }
     for (int64_t c = 0; c < s.values; ++c) {
-        const int64_t plane = (image * s.values + c) * s.padded_plane() + padded_at;
-        const float *g = grad_out + (image * s.values + c) * s.plane() + at;
-        for (int64_t dy = 0; dy < s.k; ++dy) {
-            for (int64_t dx = 0; dx < s.k; ++dx) {
-                const int64_t k = dy * s.k + dx;
-                const float *beta = in.beta + plane + dy * s.padded_w() + dx;
-                float *grad_beta = grad.beta + plane + dy * s.padded_w() + dx;
-#pragma omp simd
-                for (int i = 0; i < n; ++i) {
-                    grad_logits[k][i] += g[i] * beta[i];
-                    grad_beta[i] += g[i] * weights[k][i];
-                }
-            }
-        }
+        const int64_t channel = block.image * s.values + c;
+        const int64_t plane = channel * s.padded_plane() + padded_at;
+        Floats g = read<WHOLE>(grad_out + channel * s.plane() + at, block);
+        for (int64_t i = 0; i < block.done; ++i) g[i] = 0;
+        for_shifts(s, [&](int64_t k, int64_t shift) {
+            grad_logits[k] += g * read<WHOLE>(in.beta + plane + shift, block);
+            float *to = grad.beta + plane + shift;
+            write<WHOLE>(read<WHOLE>(to, block) + g * weights[k], to, block);
+        });
     }
     // Softmax: d logit = alpha * (d alpha - sum over the footprint of alpha * d alpha).
-    float mean[B] = {};
-    for (int64_t k = 0; k < area; ++k) {
-#pragma omp simd
-        for (int i = 0; i < n; ++i) mean[i] += weights[k][i] * grad_logits[k][i];
-    }
-    for (int64_t k = 0; k < area; ++k) {
-#pragma omp simd
-        for (int i = 0; i < n; ++i) grad_logits[k][i] = weights[k][i] * (grad_logits[k][i] - mean[i]);
-    }
-    const int64_t r = image * s.relations, p = image * s.positions;
-    relation_backward<N>(grad_logits, in.phi + r * s.plane() + at,
-                         in.psi + r * s.padded_plane() + padded_at, in.gamma, s.relations,
-                         s.plane(), s.padded_plane(), s.padded_w(), s.k, count,
-                         grad.phi + r * s.plane() + at,
-                         grad.psi + r * s.padded_plane() + padded_at, grad_gamma);
-    relation_backward<N>(grad_logits, in.position + at, in.position_padded + padded_at,
-                         in.gamma + s.relations, s.positions, s.plane(), s.padded_plane(),
-                         s.padded_w(), s.k, count, grad.position + p * s.plane() + at,
-                         grad.position_padded + p * s.padded_plane() + padded_at,
-                         grad_gamma + s.relations);
+    Floats mean{};
+    for (int64_t k = 0; k < area; ++k) mean += weights[k] * grad_logits[k];
+    for (int64_t k = 0; k < area; ++k) grad_logits[k] = weights[k] * (grad_logits[k] - mean);
+
+    const int64_t r = block.image * s.relations, p = block.image * s.positions;
+    relation_backward<WHOLE>(grad_logits, in.phi + r * s.plane() + at,
+                             in.psi + r * s.padded_plane() + padded_at, in.gamma, s.relations, s,
+                             block, grad.phi + r * s.plane() + at,
+                             grad.psi + r * s.padded_plane() + padded_at, grad_gamma);
+    relation_backward<WHOLE>(grad_logits, in.position + at, in.position_padded + padded_at,
+                             in.gamma + s.relations, s.positions, s, block,
+                             grad.position + p * s.plane() + at,
+                             grad.position_padded + p * s.padded_plane() + padded_at,
+                             grad_gamma + s.relations);
 }
 
-template <typename Full, typename Rest>
-void for_blocks_of_band(const Shape &s, int64_t band, Full full, Rest rest) {
+template <typename Whole, typename Short>
+void for_blocks_of_band(const Shape &s, int64_t image, int64_t band, Whole whole, Short narrow) {
     for (int64_t y = band * BAND; y < std::min(s.h, (band + 1) * BAND); ++y) {
-        int64_t x = 0;
-        for (; x + B <= s.w; x += B) full(y, x);
-        if (x < s.w) rest(y, x, static_cast<int>(s.w - x));
+        if (s.w < LANES) {
+            narrow(Block{image, y, 0, s.w, 0});
+            continue;
+        }
+        for (int64_t x = 0; x < s.w; x += LANES) {
+            const int64_t start = std::min(x, s.w - LANES);
+            whole(Block{image, y, start, LANES, x - start});
+        }
     }
 }
 
@@ -238,11 +239,8 @@ void pairwise_attention_forward(const float *phi, const float *psi, const float 
     for (int64_t image = 0; image < images; ++image) {
         for (int64_t band = 0; band < s.bands(); ++band) {
             for_blocks_of_band(
-                s, band,
-                [&](int64_t y, int64_t x) { forward_block<B>(in, s, image, y, x, B, out); },
-                [&](int64_t y, int64_t x, int count) {
-                    forward_block<0>(in, s, image, y, x, count, out);
-                });
+                s, image, band, [&](const Block &block) { forward_block<true>(in, s, block, out); },
+                [&](const Block &block) { forward_block<false>(in, s, block, out); });
         }
     }
 }
@@ -272,12 +270,12 @@ void pairwise_attention_backward(const float *grad_out, const float *phi, const 
                 if (band >= s.bands()) continue;
                 float *row = grad_gamma + (image * s.bands() + band) * (relations + positions);
                 for_blocks_of_band(
-                    s, band,
-                    [&](int64_t y, int64_t x) {
-                        backward_block<B>(in, s, image, y, x, B, grad_out, grad, row);
+                    s, image, band,
+                    [&](const Block &block) {
+                        backward_block<true>(in, s, block, grad_out, grad, row);
                     },
-                    [&](int64_t y, int64_t x, int count) {
-                        backward_block<0>(in, s, image, y, x, count, grad_out, grad, row);
+                    [&](const Block &block) {
+                        backward_block<false>(in, s, block, grad_out, grad, row);
                     });
             }
         }

@@ -9,39 +9,24 @@
 #include <cstring>
 #include <vector>
 
+#include "lanes.h"
+
 namespace {
-
-constexpr int LANES = 16;      // channels at a time: one AVX-512 or two AVX2 registers
-constexpr float SLOPE = 0.2f;  // LeakyReLU
-
-// Vectors of GCC and Clang. A sum in such a variable stays in a register; in an array it goes
-// through memory at every step, which takes three times as long.
-template <typename T>
-using Lanes [[gnu::vector_size(LANES * sizeof(T))]] = T;
-using Floats = Lanes<float>;
 
 struct BFloat16 {
     uint16_t bits;
 };
 
-template <typename Vector, typename T>
-inline Vector copy_from(const T *from) {
-    Vector lanes;
-    std::memcpy(&lanes, from, sizeof lanes);
-    return lanes;
-}
-
-inline Floats load(const float *from) { return copy_from<Floats>(from); }
 inline Floats load(const BFloat16 *from) {
     const auto bits = __builtin_convertvector(copy_from<Lanes<uint16_t>>(from), Lanes<uint32_t>);
     return reinterpret_cast<Floats>(bits << 16);
 }
 
-inline void store(Floats value, float *to) { std::memcpy(to, &value, sizeof value); }
 inline void store(Floats value, BFloat16 *to) {
     const auto bits = reinterpret_cast<Lanes<uint32_t>>(value);
     const auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, even
-    const auto half = __builtin_convertvector(value == value ? rounded : 0x7fc0, Lanes<uint16_t>);
+    const auto checked = value == value ? rounded : all(0x7fc0u);
+    const auto half = __builtin_convertvector(checked, Lanes<uint16_t>);
     std::memcpy(to, &half, sizeof half);
 }
 
@@ -85,10 +70,9 @@ void forward(const T *first, const T *const *others, const T *residual, T *out, 
                     sum += load(others[k] + ((image * s.h + s.row[y]) * s.w + s.column[x]) * c +
                                 from);
                 }
-                const auto is_positive = sum > 0;
-                store((is_positive ? sum : SLOPE * sum) + load(residual + at), out + at);
+                store(leaky_relu(sum) + load(residual + at), out + at);
                 if (positive) {
-                    const auto mask = __builtin_convertvector(is_positive, Lanes<uint8_t>) & 1;
+                    const auto mask = __builtin_convertvector(sum > 0, Lanes<uint8_t>) & 1;
                     std::memcpy(positive + at, &mask, sizeof mask);
                 }
             }
