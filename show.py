@@ -35,7 +35,7 @@ from utils.video import Frames, is_video, video_writer
 def main(arguments: list[str]) -> None:
     """Run `show.py IMAGE|VIDEO|FOLDER ... [flags]`.
 
-    A file that cannot be read is left out; the others are derained all the same.
+    A file that cannot be read or derained is left out; the others are done all the same.
     """
     keep_freed_memory()
     settings = show_config(arguments)
@@ -45,30 +45,34 @@ def main(arguments: list[str]) -> None:
     failures: list[UserError] = []
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
         try:
-            frames = Frames(source) if is_video(source) else [read_image(source)]
+            _derain_file(source, target, change, settings.strips)
         except UserError as failure:
             failures.append(failure)
-            continue
-        count = 0
-        with ExitStack() as stack:
-            write = stack.enter_context(_writer(target, frames))
-            strip = target.parent / "strips" / target.name
-            write_strip = stack.enter_context(_writer(strip, frames)) if settings.strips else None
-            hidden = None if is_video(source) else True
-            for rainy in tqdm(frames, source.name, disable=hidden, leave=False):
-                result = change(rainy)
-                write(result)
-                if write_strip:
-                    write_strip(side_by_side(rainy, result))
-                count += 1
-        if count < 0.98 * len(frames):  # some formats only estimate their number of frames
-            print(f"note: {source} breaks off after {count} of {len(frames)} frames")
     if len(failures) < len(targets):
         kind = "files" if any(map(is_video, targets)) else "images"
         done = f"{len(targets) - len(failures)} {kind}"
         print(f"derained {done} with {weights}, written to {settings.output}/")
     if failures:
         raise UserError(f"left out {len(failures)} files; the first: {failures[0]}")
+
+
+def _derain_file(
+    source: Path, target: Path, change: Callable[[Pixels], Pixels], strips: bool
+) -> None:
+    frames = Frames(source) if is_video(source) else [read_image(source)]
+    bar = tqdm(frames, source.name, disable=None if is_video(source) else True, leave=False)
+    count = 0
+    with ExitStack() as stack:
+        write = stack.enter_context(_writer(target, frames))
+        write_strip = stack.enter_context(_writer(_strip(target), frames)) if strips else None
+        for rainy in bar:
+            result = change(rainy)
+            write(result)
+            if write_strip:
+                write_strip(side_by_side(rainy, result))
+            count += 1
+    if count < 0.98 * len(frames):  # some formats only estimate their number of frames
+        tqdm.write(f"note: {source} breaks off after {count} of {len(frames)} frames")
 
 
 def _deraining(settings: Show, weights: Path) -> Callable[[Pixels], Pixels]:
@@ -106,9 +110,14 @@ def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
         targets[source] = output / (name + (".mp4" if is_video(source) else ".png"))
     if len(set(targets.values())) < len(targets):
         raise UserError("two inputs have the same name: derain them into folders of their own")
-    if {s.resolve() for s in sources} & {t.resolve() for t in targets.values()}:
+    written = {path.resolve() for t in targets.values() for path in (t, _strip(t))}
+    if written & {source.resolve() for source in sources}:
         raise UserError(f"{output} holds the inputs themselves: name another folder with --output")
     return targets
+
+
+def _strip(target: Path) -> Path:
+    return target.parent / "strips" / target.name
 
 
 @contextmanager

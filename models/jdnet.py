@@ -116,19 +116,22 @@ class JDNet(nn.Module):
     def grown(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Weights of a JDNet of fewer units as weights of this one, which then computes the same.
 
-        The old units come first. Each new fusion is a copy of the last old one, and so gives a
-        weight of zero to the features of new units: what those are worth, training has to find.
+        The old units come first. Each new fusion copies the last old one, with zero weights for the
+        new features: what those are worth, training has to find.
 
         Args:
-            state: state dict; one of as many units, or of no JDNet at all, comes back as it is.
+            state: state dict; one of as many units or more, or of no JDNet, comes back as it is.
         """
-        units = sum(key.startswith("dense.") and key.endswith(".weight") for key in state)
+        units = 0
+        while f"dense.{units}.weight" in state:
+            units += 1
         if not 0 < units < len(self.units):
             return state
-        weight, bias = state[f"dense.{units - 1}.weight"], state[f"dense.{units - 1}.bias"]
-        fresh = {k: v for k, v in self.state_dict().items() if k.startswith("units.")}
-        grown = {**fresh, **state}
+        own, grown = self.state_dict(), dict(state)
+        weight, bias = state[f"dense.{units - 1}.weight"], state.get(f"dense.{units - 1}.bias")
         for unit in range(units, len(self.units)):
+            grown |= {key: own[key] for key in own if key.startswith(f"units.{unit}.")}
             zeros = [0] * 4 + [0, (unit - units + 1) * len(weight)]
-            grown |= {f"dense.{unit}.weight": F.pad(weight, zeros), f"dense.{unit}.bias": bias}
+            grown[f"dense.{unit}.weight"] = F.pad(weight, zeros)
+            grown |= {} if bias is None else {f"dense.{unit}.bias": bias}
         return grown

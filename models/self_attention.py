@@ -55,7 +55,7 @@ class SelfAttention(nn.Module):
 
 
 def _project(coordinates: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution of [1, 2, H, W], which is too little for one to be quick."""
+    """A 1x1 convolution of [1, 2, H, W] as a product: for two channels that is faster."""
     assert layer.bias is not None
     pixels = coordinates.flatten(2)[0]
     return torch.addmm(layer.bias[:, None], layer.weight.flatten(1), pixels).view_as(coordinates)
@@ -68,7 +68,7 @@ def _side_by_side(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
         torch.cat([layer.weight for layer in layers]),
         torch.cat([layer.bias for layer in layers if layer.bias is not None]),
     )
-    # What the attention wants, made for all at once: it is slow for a few channels at a time.
+    # The attention reads planes. To convert all channels at once is faster than a few at a time.
     planes = together.to(
         torch.promote_types(x.dtype, torch.float32), memory_format=torch.contiguous_format
     )

@@ -74,7 +74,7 @@ def test_layout_mistakes(tmp_path: Path, rain100_folder: Path, picture: Picture)
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         find_pairs(tmp_path / "nowhere", "rain100")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"no images in .*empty"):
+    with pytest.raises(UserError, match=r"nothing in .*empty"):
         find_pairs(tmp_path / "empty", "side-by-side")
     with pytest.raises(UserError, match="has no folder named rainy or rain or input"):
         find_pairs(rain100_folder, "two-folders")

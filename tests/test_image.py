@@ -105,7 +105,7 @@ def test_bad_files_are_one_line(tmp_path: Path, picture: Picture) -> None:
 def test_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no folder"):
         list_images(tmp_path / "missing")
-    with pytest.raises(UserError, match="no images in"):
+    with pytest.raises(UserError, match="nothing in"):
         list_images(tmp_path)
 
 

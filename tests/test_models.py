@@ -139,8 +139,12 @@ def test_a_grown_network_computes_the_same_and_learns() -> None:
     new_features = large.dense[-1].get_parameter("weight").grad
     assert new_features is not None
     assert new_features[:, 3 * 16 :].abs().amax(dim=0).min() > 0
-    again = large.grown(large.state_dict())
-    assert all(torch.equal(again[key], value) for key, value in large.state_dict().items())
+    for state in (large.state_dict(), {"dense.weight": rainy}, {}):
+        assert large.grown(state) == state  # the same tensors
+    lacking = JDNet(units=2, channels=16, self_attention=False)
+    assert large.state_dict().keys() - large.grown(lacking.state_dict()).keys() == {
+        key for key in small.state_dict() if ".attention." in key
+    }
 
 
 def test_overfits_one_patch() -> None:

@@ -116,12 +116,24 @@ def test_shifts_equal_the_reference(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_native_hides_no_number_that_is_not_finite(value: float) -> None:
+    inputs = operator_inputs(1, 12, 40, dtype=torch.float32)
+    inputs.phi.data[0, 0, 5, 20] = value
+    out = pairwise_attention(*inputs, 7, implementation="native")
+    assert out.isnan().any(dim=1).nonzero().tolist() == [[0, 5, 20]]
+
+
+@pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize(
     ("n", "h", "w", "r", "v", "footprint"),
     [
         (2, 64, 64, 2, 8, 7),
         (1, 37, 53, 2, 8, 7),
         (3, 5, 4, 2, 8, 7),  # one block, less than full
+        (2, 40, 9, 1, 3, 15),  # the same in several bands; values that are no fours
+        (1, 20, 16, 3, 5, 5),
+        (1, 35, 17, 2, 6, 7),  # the last block has one new pixel
         (1, 4, 100, 1, 4, 7),
         (2, 20, 33, 4, 16, 3),
         (1, 70, 40, 2, 8, 1),

@@ -57,6 +57,7 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
     images = torch.rand(case["batch"], 3, height, width, device=device)
     run = (_forward if case["mode"] == "forward" else _update)(network, images, precision)
     seconds = _median_time(run, case["repeats"], device)
+    memory = peak_memory(device)
 
     operations = 2 * count_macs(network, height, width) * case["batch"]
     operations *= 3 if case["mode"] == "train" else 1  # the backward is two more products
@@ -73,7 +74,7 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
         "s": f"{seconds:.4g}",
         "GMAC": f"{operations / 2e9:.1f}",
         "share": f"{operations / seconds / _matrix_rate(device, precision):.0%}",
-        "GiB": f"{peak_memory(device) / 2**30:.2f}",
+        "GiB": f"{memory / 2**30:.2f}",
     }
 
 

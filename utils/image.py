@@ -24,10 +24,10 @@ Pixels = NDArray[Any]  # [H, W, 3 or 4], uint8 or uint16
 
 
 def list_images(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The image files of a folder, by name; of other files by other suffixes.
+    """The files of a folder with these suffixes, by name.
 
     Raises:
-        UserError: the folder is missing or holds no image.
+        UserError: the folder is missing or holds none.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: check the path, README's Data section has the trees")
@@ -35,10 +35,10 @@ def list_images(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
         f
         for f in folder.iterdir()
         # Some systems leave `._NAME` beside an image: not one itself.
-        if f.suffix.lower() in suffixes and not f.name.startswith("._") and f.is_file()
+        if f.suffix.lower() in suffixes and not f.name.startswith(".") and f.is_file()
     )
     if not files:
-        raise UserError(f"no images in {folder}: expected files ending in {', '.join(suffixes)}")
+        raise UserError(f"nothing in {folder}: expected files ending in {', '.join(suffixes)}")
     return files
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from utils.errors import UserError
 from utils.image import Pixels
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm")
+SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 
 def is_video(path: Path) -> bool:
@@ -23,28 +23,29 @@ class Frames:
     """The frames of a video, upright, in order; to be walked once. Their number is a guess.
 
     Attributes:
-        rate: frames a second.
+        rate: frames a second; the mean where a video has no constant rate.
 
     Raises:
-        UserError: the file is missing or no video.
+        UserError: the file is missing, no video, or not one frame can be decoded.
     """
 
     def __init__(self, path: Path) -> None:
         _silence()
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        if not self._capture.isOpened():
-            raise UserError(f"cannot read {path}: not a whole video file")
-        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        there, self._first = self._capture.read()
+        if not there:
+            raise UserError(f"cannot read {path}: not a whole video file, or of a foreign codec")
+        rate = self._capture.get(cv2.CAP_PROP_FPS)
+        self.rate = rate if 1 <= rate <= 240 else 25.0
 
     def __len__(self) -> int:
-        return max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        return max(1, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
 
     def __iter__(self) -> Iterator[Pixels]:
-        while True:
-            there, frame = self._capture.read()
-            if not there:
-                return
+        there, frame = True, self._first
+        while there:
             yield np.ascontiguousarray(frame[..., ::-1])
+            there, frame = self._capture.read()
 
 
 @contextmanager
@@ -56,25 +57,37 @@ def video_writer(path: Path, rate: float) -> Iterator[Callable[[Pixels], None]]:
 
     Args:
         path: of the video; its folder is made as needed.
-        rate: frames a second.
+        rate: frames a second, kept to a thousandth, above 65 to a hundredth.
+
+    Raises:
+        UserError: there is no encoder, a frame has another size than the first, or the disk did
+            not take them all.
     """
     _silence()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.mp4")
-    writer = cv2.VideoWriter()
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
+    writer, sizes = cv2.VideoWriter(), []
 
     def write(frame: Pixels) -> None:
         h, w = frame.shape[:2]
-        even = np.pad(frame[..., ::-1], ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
-        if not writer.isOpened():
-            code = cv2.VideoWriter.fourcc(*"mp4v")
-            if not writer.open(str(partial), cv2.CAP_FFMPEG, code, rate, even.shape[1::-1]):
-                raise UserError(f"cannot write {path}: OpenCV has no MPEG-4 encoder here")
-        writer.write(even)
+        sizes.append((w + w % 2, h + h % 2))
+        if len(sizes) == 1:
+            code, limited = cv2.VideoWriter.fourcc(*"mp4v"), round(rate, 3 if rate < 65 else 2)
+            if not writer.open(str(partial), cv2.CAP_FFMPEG, code, limited, sizes[0]):
+                raise UserError(
+                    f"cannot write {path}: OpenCV takes no MPEG-4 at {limited} a second"
+                )
+        if sizes[-1] != sizes[0]:
+            raise UserError(f"cannot write {path}: frame {len(sizes)} is no longer {sizes[0]}")
+        writer.write(np.pad(frame[..., ::-1], ((0, h % 2), (0, w % 2), (0, 0)), mode="edge"))
 
     try:
         yield write
-        writer.release()
+        writer.release()  # it tells of no failure
+        if (kept := len(Frames(partial))) < len(sizes):
+            raise UserError(
+                f"cannot write {path}: {kept} of {len(sizes)} frames, is the disk full?"
+            )
         os.replace(partial, path)
     finally:
         writer.release()

@@ -49,7 +49,7 @@ inline void write(Floats value, float *to, const Block &block) {
 
 // e^x for x <= 0, relative error about 1e-7.
 inline Floats exp_of_negative(Floats x) {
-    x = x > -87.0f ? x : all(-87.0f);
+    x = x < -87.0f ? all(-87.0f) : x;  // this way round NaN stays
     const auto whole = __builtin_convertvector(x * 1.44269504f - 0.5f, Lanes<int32_t>);  // nearest
     const auto n = __builtin_convertvector(whole, Floats);
     const Floats r = x - n * 0.693145752f - n * 1.42860677e-6f;  // ln 2 in two parts
@@ -134,8 +134,8 @@ void forward_block(const Inputs &in, const Shape &s, const Block &block, float *
     }
 }
 
-// The shifts of a footprint, column by column: neighbours in a row overlap, and to add to what was
-// written a moment ago and a lane aside would wait for it.
+// Column by column, because the shifts of a row overlap: to load what was just stored, at another
+// offset, would stall.
 template <typename Step>
 inline void for_shifts(const Shape &s, Step step) {
     for (int64_t dx = 0; dx < s.k; ++dx) {
@@ -162,7 +162,9 @@ void relation_backward(const Floats *grad_logits, const float *query, const floa
         });
         float *to = grad_query + c * s.plane();
         write<WHOLE>(read<WHOLE>(to, block) + sum_query, to, block);
-        for (int i = 0; i < LANES; ++i) grad_gamma[c] += sum_gamma[i];
+        float total = 0;
+        for (int i = 0; i < LANES; ++i) total += sum_gamma[i];
+        grad_gamma[c] += total;
     }
 }
 

@@ -108,6 +108,7 @@ void backward(const T *grad, const uint8_t *positive, T *grad_first, float *cons
 }
 
 }  // namespace
+
 extern "C" {
 
 // others and grad_others: arrays of `count` pointers; positive may be null in the forward.
