@@ -48,12 +48,11 @@ def main(arguments: list[str]) -> None:
             _derain_file(source, target, change, settings.strips)
         except UserError as failure:
             failures.append(failure)
-    if len(failures) < len(targets):
-        kind = "files" if any(map(is_video, targets)) else "images"
-        done = f"{len(targets) - len(failures)} {kind}"
-        print(f"derained {done} with {weights}, written to {settings.output}/")
+    done = len(targets) - len(failures)
+    if done:
+        print(f"derained {done} of {len(targets)} with {weights}, written to {settings.output}/")
     if failures:
-        raise UserError(f"left out {len(failures)} files; the first: {failures[0]}")
+        raise UserError(f"left out {len(failures)} of {len(targets)}; the first: {failures[0]}")
 
 
 def _derain_file(

@@ -272,10 +272,10 @@ def test_show_derains_videos(
     write_image(folder / "clip.png", picture(24, 30))
     frames = clip(folder / "clip.AVI", (200, 140, 80))
     (folder / "broken.mp4").write_text("no video")
-    with pytest.raises(UserError, match=r"left out 1 files; the first: cannot read .*broken.mp4"):
+    with pytest.raises(UserError, match=r"left out 1 of 3; the first: cannot read .*broken.mp4"):
         show.main([str(folder), "--weights", str(weights), "--output", str(output), "--strips"])
     printed = capfd.readouterr()
-    assert "derained 2 files" in printed.out
+    assert "derained 2 of 3 with" in printed.out
     assert "moov" not in printed.err
     assert {file.name for file in output.iterdir()} == {"clip.png", "clip.mp4", "strips"}
 
@@ -365,11 +365,11 @@ def test_show_leaves_out_what_it_cannot_read(
     write_image(tmp_path / "in" / "a.png", picture())
     (tmp_path / "in" / "b.png").write_text("no image")
     (tmp_path / "in" / "._a.png").write_text("what some systems leave behind")
-    with pytest.raises(UserError, match=r"left out 1 files; the first: cannot read .*b.png"):
+    with pytest.raises(UserError, match=r"left out 1 of 2; the first: cannot read .*b.png"):
         show.main(
             [str(tmp_path / "in"), "--weights", str(weights), "--output", str(tmp_path / "o")]
         )
-    assert "derained 1 images" in capsys.readouterr().out
+    assert "derained 1 of 2 with" in capsys.readouterr().out
     assert [file.name for file in (tmp_path / "o").iterdir()] == ["a.png"]
 
 
