@@ -16,8 +16,8 @@ from tqdm import tqdm
 from config.cli import show_config
 from config.schema import JDNet, Show
 from eval import default_weights, open_network
-from utils import image, video
 from utils.errors import UserError, run_command
+from utils.image import SUFFIXES as IMAGES
 from utils.image import (
     Pixels,
     list_images,
@@ -29,6 +29,7 @@ from utils.image import (
 )
 from utils.inference import derain
 from utils.runtime import choose_device, keep_freed_memory
+from utils.video import SUFFIXES as VIDEOS
 from utils.video import Frames, is_video, video_writer
 
 
@@ -93,7 +94,7 @@ def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
     Raises:
         UserError: an input is missing, or a target would overwrite an input or another target.
     """
-    suffixes = (*image.SUFFIXES, *video.SUFFIXES)
+    suffixes = (*IMAGES, *VIDEOS)
     found = [
         file
         for path in inputs

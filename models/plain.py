@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from models.activation import SLOPE
 from models.jdnet import JDNet, JointUnit
-from models.ops.reference import neighbours
+from models.ops.reference import differences, neighbours
 from models.scale_aggregation import ScaleAggregation
 from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.self_calibration import SelfCalibratedConv
@@ -42,9 +42,7 @@ def attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:
     b, _, h, w = x.shape
     features = _leaky_relu(m.norm_in(x))
     position = m.position(coordinates)
-    content = m.phi(features).flatten(2).unsqueeze(2) - neighbours(m.psi(features), m.footprint)
-    place = position.flatten(2).unsqueeze(2) - neighbours(position, m.footprint)
-    delta = torch.cat([content, place.expand(b, -1, -1, -1)], dim=1)
+    delta = differences(m.phi(features), m.psi(features), position, m.footprint)
     gamma = m.gamma2(m.gamma1(_leaky_relu(delta)))  # [B, 1, K*K, H*W]
     alpha = gamma.softmax(dim=2)  # Eq. 3, 4
     y = (alpha * neighbours(m.beta(features), m.footprint)).sum(dim=2)  # Eq. 2

@@ -263,10 +263,9 @@ def test_show_derains_videos(
     folder, output = tmp_path / "in", tmp_path / "out"
     network = JDNet(units=1, channels=16).eval()
     network.load_state_dict(checkpoint.load_weights(weights).state)
+    rain = torch.tensor([0.1, -0.5, 0.2])  # in red, green, blue
     with torch.no_grad():
-        network.leave.get_parameter("bias").copy_(
-            torch.tensor([0.1, -0.5, 0.2])
-        )  # of the rain in red, green, blue
+        network.leave.get_parameter("bias").copy_(rain)
     state = {"network": "jdnet", "arguments": {"units": 1, "channels": 16}}
     checkpoint.save(weights, {**state, "state_dict": network.state_dict()})
     write_image(folder / "clip.png", picture(24, 30))
