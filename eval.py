@@ -37,6 +37,7 @@ from utils.runtime import (
     count_parameters,
     keep_freed_memory,
     provenance,
+    set_threads,
     synchronize,
 )
 
@@ -317,6 +318,7 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     settings, preset = evaluate_config(arguments)
     data = with_ground_truth(settings.data)
+    set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
     output = settings.output or Path("scores") / settings.name
     given = settings.weights or default_weights(settings.name)

@@ -28,7 +28,7 @@ from utils.image import (
     write_image,
 )
 from utils.inference import derain
-from utils.runtime import choose_device, keep_freed_memory
+from utils.runtime import choose_device, keep_freed_memory, set_threads
 from utils.video import SUFFIXES as VIDEOS
 from utils.video import Frames, is_video, video_writer
 
@@ -77,6 +77,7 @@ def _derain_file(
 
 def _deraining(settings: Show, weights: Path) -> Callable[[Pixels], Pixels]:
     """A function from rainy to derained pixels of the same size, depth and alpha."""
+    set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
     network = open_network(weights, JDNet(), device)
     precision = getattr(torch, settings.machine.precision)

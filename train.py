@@ -9,9 +9,10 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, fields
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,11 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config.cli import train_config
-from config.schema import Config, Evaluate, Training, as_dict
+from config.schema import Config, Evaluate, Folders, Training, as_dict
 from data import Pairs, Patches
+from data.camera import Camera
 from data.patches import PatchPair
+from data.rain_layers import Exchange, layers_of, open_clean, open_layers
 from eval import (
     Scores,
     describe,
@@ -36,10 +39,11 @@ from models import NETWORKS, JDNet, Network
 from utils import checkpoint
 from utils.errors import UserError, run_command
 from utils.files import write_text
-from utils.image import side_by_side, to_pixels, to_tensor
+from utils.image import Pixels, side_by_side, to_pixels, to_tensor
 from utils.inference import derain
-from utils.losses import LOSSES
+from utils.losses import LOSSES, Loss
 from utils.metrics import WINDOW
+from utils.optimizers import Muon
 from utils.runlog import RunLog
 from utils.runtime import (
     choose_device,
@@ -47,8 +51,14 @@ from utils.runtime import (
     keep_freed_memory,
     peak_memory,
     provenance,
+    set_threads,
     synchronize,
 )
+
+# What the log shows of losses that stay near -1.
+NEAR_MINUS_ONE = {"ssim": "1-ssim", "ssim-l1": "1-ssim+l1"}
+# Settings that decide how long a run is.
+LENGTH = ("training.steps", "training.passes", "training.cooldown")
 
 
 def train(config: Config) -> Scores:
@@ -62,22 +72,23 @@ def train(config: Config) -> Scores:
     device = choose_device(config.machine.device)
     precision = getattr(torch, config.machine.precision)
 
-    pairs, held_out, test = _open_data(config)
+    data = _open_data(config)
+    held_out, test = data.held_out, data.test
     watched = held_out or test[: monitoring.eval_pairs]
-    patches = Patches(pairs, recipe.patch_size, recipe.seed, recipe.augment)
-    steps = total_steps(recipe, len(pairs))
+    patches = _patches(recipe, data)
+    steps = total_steps(recipe, patches.scenes)
 
     network = _build(config, device)
-    optimizer = torch.optim.Adam(network.parameters())
-    settings = _settings(config, pairs, held_out)
-    first, best = _resume(folder, settings, network, optimizer)
+    optimizer = _optimizer(recipe, network)
+    settings = _settings(config, data)
+    first, best = _resume(folder, settings, network, optimizer, patches.scenes)
     several = device == torch.device("cuda") and torch.cuda.device_count() > 1
     stages = _Stages(network)
     parallel = nn.DataParallel(stages) if several else stages
     parallel.train()
 
     log = RunLog(folder, first)
-    _announce(config, folder, device, first, steps, len(pairs), network)
+    _announce(config, folder, device, first, steps, patches, network)
     origin = {
         "config": as_dict(config),
         "data_sha256": settings["data_sha256"],
@@ -87,11 +98,11 @@ def train(config: Config) -> Scores:
     write_text(folder / "config.json", json.dumps(origin, indent=2) + "\n")
     log.event("start", first, **origin)
     batches = _batches(patches, recipe, first, steps, config.workers, device)
-    compute_loss = LOSSES[recipe.loss]
+    compute_loss = _loss(recipe)
     saved = time.monotonic()
 
     for step in tqdm(range(first, steps), "training", initial=first, total=steps, disable=None):
-        lr = learning_rate(recipe, step, steps, len(pairs))
+        lr = learning_rate(recipe, step, steps, patches.scenes)
         for group in optimizer.param_groups:
             group["lr"] = lr
 
@@ -120,7 +131,8 @@ def train(config: Config) -> Scores:
         done = step + 1
         if done % monitoring.log_every == 0 or done == steps:
             # -SSIM is near -1 all along; its distance from there is what tells.
-            name, value = ("1-ssim", 1 + loss) if recipe.loss == "ssim" else (recipe.loss, loss)
+            value = 1 + loss if recipe.loss in NEAR_MINUS_ONE else loss
+            name = NEAR_MINUS_ONE.get(recipe.loss, recipe.loss)
             log.event("step", done, **{name: value}, lr=lr, gradient_norm=norm)
         if done % monitoring.eval_every == 0 or done == steps:
             psnr = _evaluate_on_the_way(network, watched, device, precision, log, done)
@@ -144,7 +156,7 @@ def train(config: Config) -> Scores:
     return scores
 
 
-def total_steps(recipe: Training, pairs: int) -> int:
+def total_steps(recipe: Training, scenes: int) -> int:
     """Number of updates.
 
     The released code counts passes over patches, not epochs over batches, and its loop makes one
@@ -152,26 +164,32 @@ def total_steps(recipe: Training, pairs: int) -> int:
     """
     if recipe.steps is not None:
         return recipe.steps
-    return int(recipe.passes * pairs / _patches_per_step(recipe)) + 1
+    return int(recipe.passes * scenes / _patches_per_step(recipe)) + 1
 
 
-def learning_rate(recipe: Training, step: int, steps: int, pairs: int) -> float:
+def learning_rate(recipe: Training, step: int, steps: int, scenes: int) -> float:
     """Learning rate of update `step`, 0-based: a function of the step alone.
 
+    The trapezoid rises over `warmup` steps, stays, and falls linearly over the last `cooldown`
+    share: while it stays, no rate depends on the length, which may still change.
     The released scheduler is stepped before each update, so a cut comes one update early.
     """
     if recipe.schedule == "cosine":
         return recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2
-    cuts = milestones(recipe, pairs)
+    if recipe.schedule == "trapezoid":
+        rise = (step + 1) / max(1, recipe.warmup)
+        fall = (steps - step) / max(1.0, recipe.cooldown * steps)
+        return recipe.lr * min(1.0, rise, fall)
+    cuts = milestones(recipe, scenes)
     return recipe.lr * recipe.decay ** sum(cut <= step + 1 for cut in cuts)
 
 
-def milestones(recipe: Training, pairs: int) -> list[int]:
+def milestones(recipe: Training, scenes: int) -> list[int]:
     """Updates at which the released scheduler cuts the learning rate."""
     if recipe.steps is not None:
         return [int(share * recipe.steps) for share in recipe.milestones]
     per_step = _patches_per_step(recipe)
-    return [int(share * recipe.passes * pairs / per_step) for share in recipe.milestones]
+    return [int(share * recipe.passes * scenes / per_step) for share in recipe.milestones]
 
 
 def plan(config: Config) -> str:
@@ -185,9 +203,9 @@ def plan(config: Config) -> str:
     recipe = config.training
     device = choose_device(config.machine.device)
     precision = getattr(torch, config.machine.precision)
-    pairs, held_out, test = _open_data(config)
-    Patches(pairs, recipe.patch_size, recipe.seed)
-    steps = total_steps(recipe, len(pairs))
+    data = _open_data(config)
+    scenes = _patches(recipe, data).scenes
+    steps = total_steps(recipe, scenes)
     network = _build(config, device)
 
     count = min(recipe.batch_size, 2) if device.type == "cpu" else recipe.batch_size
@@ -197,18 +215,25 @@ def plan(config: Config) -> str:
         start = time.perf_counter()
         with torch.autocast(device.type, precision, precision != torch.float32):
             outputs = network.stages(patch)
-        LOSSES[recipe.loss](outputs, patch).backward()
+        _loss(recipe)(outputs, patch).backward()
         synchronize(device)
         seconds = time.perf_counter() - start
     scale = recipe.batch_size / count
     seconds *= scale * recipe.accumulate
     memory = before + (peak_memory(device) - before) * scale
 
-    side, passes = recipe.patch_size, steps * _patches_per_step(recipe) / len(pairs)
-    cuts = ", ".join(f"{cut:,}" for cut in milestones(recipe, len(pairs)))
-    falls = "cosine to 0" if recipe.schedule == "cosine" else f"times {recipe.decay:g} at {cuts}"
+    side, passes = recipe.patch_size, steps * _patches_per_step(recipe) / scenes
+    cuts = ", ".join(f"{cut:,}" for cut in milestones(recipe, scenes))
+    falls = {
+        "multistep": f"times {recipe.decay:g} at {cuts}",
+        "cosine": "cosine to 0",
+        "trapezoid": f"constant after {recipe.warmup:,} steps, linear to 0 over the last "
+        f"{recipe.cooldown * steps:,.0f}",
+    }[recipe.schedule]
+    dry = f" and {len(data.dry)} clean images" if data.dry else ""
     rows = {
-        "data": f"{len(pairs)} training, {len(held_out)} held-out, {len(test)} test pairs",
+        "data": f"{len(data.pairs)} training{dry}, {len(data.held_out)} held-out, "
+        f"{len(data.test)} test pairs",
         "network": f"{config.network.name}, {count_parameters(network):,} parameters",
         "update": f"{recipe.accumulate} x {recipe.batch_size} patches of {side}x{side}, "
         f"{recipe.loss} loss, {config.machine.precision} on {device}",
@@ -220,9 +245,19 @@ def plan(config: Config) -> str:
     return "\n".join(f"{name + ':':<15}{value}" for name, value in rows.items())
 
 
-def _open_data(config: Config) -> tuple[Pairs, Pairs, Pairs]:
-    """Training, held-out and test pairs."""
-    data, count = with_ground_truth(config.data), config.training.held_out
+class _Data(NamedTuple):
+    """All images of a training."""
+
+    pairs: Pairs
+    held_out: Pairs
+    test: Pairs
+    dry: list[Pixels]  # scenes without rain
+    exchange: Exchange
+
+
+def _open_data(config: Config) -> _Data:
+    recipe = config.training
+    data, count = with_ground_truth(config.data), recipe.held_out
     pairs = open_pairs(data, "train")
     if count >= len(pairs):
         raise UserError(f"--held-out {count} leaves none of {len(pairs)} training pairs")
@@ -232,7 +267,45 @@ def _open_data(config: Config) -> tuple[Pairs, Pairs, Pairs]:
             raise UserError(
                 f"cannot score {pair.name}: it is smaller than {WINDOW}x{WINDOW} pixels"
             )
-    return pairs[count:], pairs[:count], test
+    pairs, held_out = pairs[count:], pairs[:count]
+    clean, layers = (data.clean, data.layers) if isinstance(data, Folders) else ((), ())
+    if clean and not recipe.exchange + recipe.modelled:
+        raise UserError("--clean images have no rain: set --exchange or --modelled")
+    if layers and not recipe.exchange:
+        raise UserError("--layers are for exchange: set --exchange, as in --exchange 0.5")
+    scored = {pair.clean.tobytes() for pair in (*held_out, *test)}
+    dry = [
+        image for folder in clean for image in open_clean(folder) if image.tobytes() not in scored
+    ]
+    sources = []
+    if recipe.exchange:
+        sources = [layers_of(pairs), *(open_layers(folder) for folder in layers)]
+    return _Data(pairs, held_out, test, dry, Exchange(sources, recipe.exchange, recipe.modelled))
+
+
+def _patches(recipe: Training, data: _Data) -> Patches:
+    camera = Camera(recipe.blur, recipe.veil, recipe.noise, recipe.jpeg)
+    return Patches(
+        data.pairs,
+        recipe.patch_size,
+        recipe.seed,
+        recipe.augment,
+        data.dry,
+        data.exchange,
+        camera,
+    )
+
+
+def _loss(recipe: Training) -> Loss:
+    if recipe.loss == "ssim-l1":
+        return partial(LOSSES[recipe.loss], weight=recipe.l1_weight)
+    return LOSSES[recipe.loss]
+
+
+def _optimizer(recipe: Training, network: nn.Module) -> torch.optim.Optimizer:
+    if recipe.optimizer == "muon":
+        return Muon(network, recipe.lr, recipe.weight_decay)
+    return torch.optim.Adam(network.parameters())
 
 
 class _Stages(nn.Module):
@@ -276,12 +349,14 @@ def _batches(
     return iter(loader)
 
 
-def _settings(config: Config, pairs: Pairs, held_out: Pairs) -> dict[str, Any]:
+def _settings(config: Config, data: _Data) -> dict[str, Any]:
     """All that decides the weights; a run is resumed only where it is the same."""
     pixels = hashlib.sha256()
-    for pair in (*pairs, *held_out):
+    for pair in (*data.pairs, *data.held_out):
         pixels.update(pair.rainy.tobytes())
         pixels.update(pair.clean.tobytes())
+    for image in (*data.dry, *(i for s in data.exchange.sources[1:] for i in s.images)):
+        pixels.update(image.tobytes())
     settings = as_dict(config)
     return {
         **{f"network.{k}": v for k, v in settings["network"].items()},
@@ -290,23 +365,33 @@ def _settings(config: Config, pairs: Pairs, held_out: Pairs) -> dict[str, Any]:
         "data_sha256": pixels.hexdigest(),
         "start_sha256": config.start and hashlib.sha256(config.start.read_bytes()).hexdigest(),
         # Held-out pairs choose among the evaluated states.
-        "eval_every": config.monitoring.eval_every if held_out else None,
+        "eval_every": config.monitoring.eval_every if data.held_out else None,
     }
 
 
 def _resume(
-    folder: Path, settings: dict[str, Any], network: nn.Module, optimizer: torch.optim.Optimizer
+    folder: Path,
+    settings: dict[str, Any],
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scenes: int,
 ) -> tuple[int, float]:
-    """Load the resume state if there is one: updates done and best PSNR so far."""
+    """Load the resume state if there is one: updates done and best PSNR so far.
+
+    The length of a run may change as long as the learning rate of every step so far stays the same.
+    """
     path = folder / "latest.pt"
     if not path.exists():
         return 0, -math.inf
     state = checkpoint.load(path)
     if "settings" not in state:
         raise UserError(f"{path} is no resume state of train.py: give this run another --run")
-    then = json.loads(state["settings"])
+    # A setting that is younger than the run had its default.
+    defaults = {f"training.{k}": v for k, v in as_dict(Training()).items()}
+    then = {**settings, **defaults, **json.loads(state["settings"])}
+    free = LENGTH if _same_rates(then, settings, state["step"], scenes) else ()
     for key, now in settings.items():
-        if then.get(key, now) != now:  # a setting that is younger than the run had its default
+        if then[key] != now and key not in free:
             raise UserError(
                 f"{folder} holds a run with other settings ({key} {then[key]}, now {now}): "
                 "run its command again to resume it, or give this one another --run"
@@ -314,6 +399,17 @@ def _resume(
     checkpoint.load_state(network, state["network"], path)
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["best"]
+
+
+def _same_rates(then: dict[str, Any], now: dict[str, Any], done: int, scenes: int) -> bool:
+    """Whether the first `done` steps have the same learning rates under both settings."""
+    names = [field.name for field in fields(Training)]
+    recipes = [Training(**{n: s[f"training.{n}"] for n in names}) for s in (then, now)]
+    rates = [
+        [learning_rate(r, step, total_steps(r, scenes), scenes) for step in range(done)]
+        for r in recipes
+    ]
+    return rates[0] == rates[1] and done <= total_steps(recipes[1], scenes)
 
 
 def _save_state(
@@ -371,12 +467,14 @@ def _announce(
     device: torch.device,
     step: int,
     steps: int,
-    pairs: int,
+    patches: Patches,
     network: nn.Module,
 ) -> None:
     verb = f"resuming after update {step} of" if step else "training for"
     print(
-        f"{config.name}: {verb} {steps} updates on {pairs} pairs; {config.network.name} with "
+        f"{config.name}: {verb} {steps} updates on {len(patches.pairs)} pairs"
+        + (f" and {len(patches.dry)} clean images" if patches.dry else "")
+        + f"; {config.network.name} with "
         f"{count_parameters(network):,} parameters on {device}; everything goes to {folder}/"
     )
 
@@ -385,6 +483,7 @@ def main(arguments: list[str]) -> None:
     """Run `train.py [PRESET] [flags]`."""
     keep_freed_memory()
     config = train_config(arguments)
+    set_threads(config.machine.threads)
     if config.dry_run:
         print(plan(config))
     else:

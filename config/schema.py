@@ -47,6 +47,10 @@ class Folders:
     """Halves of a side-by-side image, left to right."""
     release: str = "old"
     """Release of the dataset: scores of two releases do not compare."""
+    clean: tuple[Path, ...] = ()
+    """Folders of images without rain that join the training scenes; Rain100 pairs give theirs."""
+    layers: tuple[Path, ...] = ()
+    """Folders of grey rain layers on black that join the exchange; Rain100 pairs give theirs."""
 
 
 @dataclass(frozen=True)
@@ -207,8 +211,10 @@ Network = JDNet | DCSFN | DANet | PReNet | RESCAN
 class Training:
     """The recipe. The defaults are the paper's (section 3.6), but for the clipping."""
 
-    loss: Literal["ssim", "mae", "mse", "mse-stages", "danet"] = "ssim"
-    """Negative SSIM, mean absolute or squared error (Table 3); RESCAN's; DANet's."""
+    loss: Literal["ssim", "ssim-l1", "mae", "mse", "mse-stages", "danet"] = "ssim"
+    """Negative SSIM; the same plus L1; absolute or squared error (Table 3); RESCAN's; DANet's."""
+    l1_weight: float = 1.0
+    """Weight of the L1 term of ssim-l1."""
     batch_size: int = 12
     """Patches for one forward, over all GPUs."""
     accumulate: int = 1
@@ -217,14 +223,34 @@ class Training:
     """Side of the square training patches, pixels."""
     augment: Literal["none", "flip", "eight", "jitter"] = "none"
     """Mirror patches; also turn them by quarters; or scale, mirror and turn them freely (DCSFN)."""
+    exchange: float = 0.0
+    """Share of the patches that carry the rain layer of another pair, or one of --layers."""
+    modelled: float = 0.0
+    """Share of the patches under modelled rain, light and heavy in equal parts."""
+    blur: float = 0.0
+    """Largest blur of both images of a patch, standard deviation in pixels."""
+    veil: float = 0.0
+    """Largest share of grey mist over both images of a patch."""
+    noise: float = 0.0
+    """Largest noise of both images of a patch, standard deviation in levels of 255."""
+    jpeg: int = 0
+    """Lowest JPEG quality of both images of a patch, 1 to 100; 0 does not compress."""
     passes: float = 1000
-    """Length: patches drawn for every training pair, as the released code counts epochs."""
+    """Length: patches drawn for every training scene, as the released code counts epochs."""
     steps: int | None = None
     """Length in updates, instead of passes."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """Adam, as in the paper; or Muon for the filters and Adam for biases and norms."""
     lr: float = 5e-4
-    """Learning rate of Adam."""
-    schedule: Literal["multistep", "cosine"] = "multistep"
-    """Learning rate: cut by `decay` at each milestone, or a half cosine down to 0."""
+    """Learning rate."""
+    weight_decay: float = 0.0
+    """Decay of the filters: a step of Muon multiplies them by 1 - lr * weight_decay."""
+    schedule: Literal["multistep", "cosine", "trapezoid"] = "multistep"
+    """Learning rate: cut at each milestone; a half cosine to 0; or rise, stay, fall to 0."""
+    warmup: int = 100
+    """Steps over which the trapezoid rises."""
+    cooldown: float = 0.3
+    """Share of the length over which the trapezoid falls, at the end."""
     milestones: tuple[float, ...] = (3 / 5, 4 / 5)
     """Shares of the length after which the learning rate is cut."""
     decay: float = 0.1
@@ -240,7 +266,20 @@ class Training:
         """Refuse what cannot train."""
         _require_positive(self, "batch_size", "accumulate", "patch_size")
         _require_positive(self, "passes", "steps", "lr", "clip", "decay")
-        _require_finite(self, "held_out", "seed")
+        _require_finite(self, "held_out", "seed", "l1_weight", "weight_decay", "warmup")
+        _require_finite(self, "exchange", "modelled", "blur", "veil", "noise", "jpeg", "cooldown")
+        _require(
+            self.exchange + self.modelled <= 1,
+            f"--exchange and --modelled are shares: at most 1 together, got {self.exchange:g} and "
+            f"{self.modelled:g}",
+        )
+        _require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
+        _require(self.jpeg <= 100, f"--jpeg must be at most 100, got {self.jpeg}")
+        _require(self.cooldown <= 1, f"--cooldown must be at most 1, got {self.cooldown:g}")
+        _require(
+            self.optimizer == "muon" or not self.weight_decay,
+            "--weight-decay is Muon's: set --optimizer muon",
+        )
 
 
 @dataclass(frozen=True)
@@ -270,6 +309,12 @@ class Machine:
     """auto, cpu, cuda, cuda:1 ...; auto takes every visible GPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the convolutions; the loss is always float32."""
+    threads: int | None = None
+    """Threads of the CPU's arithmetic; None leaves it to PyTorch, which takes all cores."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot run."""
+        _require_positive(self, "threads")
 
 
 @dataclass(frozen=True)

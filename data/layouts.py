@@ -131,14 +131,14 @@ def read_pair(files: PairFiles) -> Pair:
         UserError: an image is unreadable, not 8-bit, or the two differ in size.
     """
     if files.order is not None:
-        both = _read_rgb(files.rainy)
+        both = read_rgb(files.rainy)
         w = both.shape[1]
         if w % 2:
             raise UserError(f"{files.rainy} is {w} pixels wide: side by side needs an even width")
         left, right = np.ascontiguousarray(both[:, : w // 2]), both[:, w // 2 :].copy()
         rainy, clean = (left, right) if files.order == "rainy-clean" else (right, left)
     else:
-        rainy, clean = _read_rgb(files.rainy), _read_rgb(files.clean)
+        rainy, clean = read_rgb(files.rainy), read_rgb(files.clean)
     if rainy.shape != clean.shape:
         sizes = (f"{image.shape[1]}x{image.shape[0]}" for image in (rainy, clean))
         raise UserError(
@@ -147,7 +147,12 @@ def read_pair(files: PairFiles) -> Pair:
     return Pair(files.name, rainy, clean)
 
 
-def _read_rgb(path: Path) -> Pixels:
+def read_rgb(path: Path) -> Pixels:
+    """Decode an 8-bit image, uint8 [H, W, 3].
+
+    Raises:
+        UserError: the file is unreadable or not 8-bit.
+    """
     pixels = read_image(path)
     if pixels.dtype != np.uint8:
         raise UserError(f"{path} has 16 bits a channel: datasets are expected to have 8")

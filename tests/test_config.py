@@ -69,12 +69,12 @@ def test_rain100_presets_carry_the_paper_recipe(name: str) -> None:
 def test_released_schedule_of_rain100h() -> None:
     """150,001 updates; the scheduler is stepped first, so each cut comes one update early."""
     recipe = CONFIGS["rain100h"].training
-    steps = total_steps(recipe, pairs=1800)
+    steps = total_steps(recipe, scenes=1800)
     assert steps == 150_001
     rates = {s: learning_rate(recipe, s, steps, 1800) for s in (0, 89_998, 89_999, 119_998)}
     assert rates == {0: 5e-4, 89_998: 5e-4, 89_999: 5e-4 * 0.1, 119_998: 5e-4 * 0.1}
     assert learning_rate(recipe, 119_999, steps, 1800) == pytest.approx(5e-6)
-    assert total_steps(CONFIGS["rain100l"].training, pairs=1800) == 56_251
+    assert total_steps(CONFIGS["rain100l"].training, scenes=1800) == 56_251
 
 
 def test_accumulation_keeps_the_number_of_patches() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils.metrics import ssim_map
 
-Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
+Loss = Callable[..., Tensor]  # (outputs, clean, and what one loss alone takes)
 
 
 def negative_ssim(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
@@ -29,6 +29,14 @@ def mae(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
 def mse(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
     """Mean squared error of the final output."""
     return F.mse_loss(stages[-1].float(), clean.float())
+
+
+def ssim_l1(stages: Sequence[Tensor], clean: Tensor, weight: float = 1.0) -> Tensor:
+    """Negative SSIM plus `weight` times the mean absolute error.
+
+    SSIM alone hardly feels a shift of the brightness, which PSNR punishes.
+    """
+    return negative_ssim(stages, clean) + weight * mae(stages, clean)
 
 
 def mse_of_stages(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
@@ -66,6 +74,7 @@ def _blur(x: Tensor) -> Tensor:
 
 LOSSES: dict[str, Loss] = {
     "ssim": negative_ssim,
+    "ssim-l1": ssim_l1,
     "mae": mae,
     "mse": mse,
     "mse-stages": mse_of_stages,

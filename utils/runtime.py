@@ -40,6 +40,12 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def set_threads(count: int | None) -> None:
+    """Run the CPU's arithmetic in so many threads; None leaves PyTorch's choice, all cores."""
+    if count is not None:
+        torch.set_num_threads(count)
+
+
 def keep_freed_memory() -> None:
     """Tell glibc to keep what is freed: fresh pages can cost more than the arithmetic on them.
 
