@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
@@ -22,8 +22,9 @@ from tqdm import tqdm
 from config import schema
 from config.cli import evaluate_config
 from config.published import PUBLISHED
-from config.schema import Folders, Photographs, Synthetic, as_dict
-from data import FolderPairs, Pairs, SyntheticPairs, find_pairs
+from config.schema import Folders, Synthetic, as_dict
+from data.open import open_pairs
+from data.pairs import Pairs
 from models import NETWORKS, Network
 from utils import checkpoint
 from utils.errors import UserError, run_command
@@ -124,35 +125,6 @@ def evaluate(
             write_image(strips / f"{pair.name}.png", picture)
     network.train(was_training)
     return Scores(tuple(rows), tuple(seconds))
-
-
-def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pairs:
-    """The training or test pairs that a config names.
-
-    Raises:
-        UserError: the dataset has no such pairs, or they cannot be read.
-    """
-    if isinstance(data, Synthetic):
-        count = data.train_pairs if split == "train" else data.test_pairs
-        return SyntheticPairs(split, count, data.image_size, data.heaviness)
-    folder = data.train_folder if split == "train" else data.test_folder
-    if folder is None:
-        raise UserError("this dataset has no training set: train on another, score on this one")
-    return FolderPairs(find_pairs(folder, data.layout, data.order))
-
-
-def with_ground_truth(data: Folders | Synthetic | Photographs) -> Folders | Synthetic:
-    """The data, if there is something to train on or score.
-
-    Raises:
-        UserError: it is photographs alone.
-    """
-    if isinstance(data, Photographs):
-        raise UserError(
-            f"{data.folder} holds photographs without ground truth, nothing to train on or score: "
-            f"python show.py {data.folder} --weights ... derains them"
-        )
-    return data
 
 
 def default_weights(name: str) -> Path:
@@ -317,7 +289,7 @@ def main(arguments: list[str]) -> None:
     """Run `eval.py [PRESET] [flags]`."""
     keep_freed_memory()
     settings, preset = evaluate_config(arguments)
-    data = with_ground_truth(settings.data)
+    data = settings.data
     set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
     output = settings.output or Path("scores") / settings.name

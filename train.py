@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,26 +20,23 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from config.cli import train_config
-from config.schema import Config, Evaluate, Folders, Training, as_dict
-from data import Pairs, Patches
-from data.camera import Camera
-from data.patches import PatchPair
-from data.rain_layers import Exchange, layers_of, open_clean, open_layers
+from config.schema import Config, Evaluate, Training, as_dict
+from data.open import TrainingData, open_training
+from data.pairs import Pairs
+from data.patches import Patches, PatchPair
 from eval import (
     Scores,
     describe,
     evaluate,
     open_network,
-    open_pairs,
     table,
-    with_ground_truth,
     write_scores,
 )
 from models import NETWORKS, JDNet, Network
 from utils import checkpoint
 from utils.errors import UserError, run_command
 from utils.files import write_text
-from utils.image import Pixels, side_by_side, to_pixels, to_tensor
+from utils.image import side_by_side, to_pixels, to_tensor
 from utils.inference import derain
 from utils.losses import LOSSES, Loss
 from utils.metrics import WINDOW
@@ -73,9 +70,8 @@ def train(config: Config) -> Scores:
     precision = getattr(torch, config.machine.precision)
 
     data = _open_data(config)
-    held_out, test = data.held_out, data.test
+    patches, held_out, test = data
     watched = held_out or test[: monitoring.eval_pairs]
-    patches = _patches(recipe, data)
     steps = total_steps(recipe, patches.scenes)
 
     network = _build(config, device)
@@ -151,7 +147,7 @@ def train(config: Config) -> Scores:
     log.event("test", steps, psnr_y=scores.mean("y", "psnr"), ssim_y=scores.mean("y", "ssim"))
     log.close()
     method = f"{type(network).__name__} ({weights})"
-    print(table(scores, with_ground_truth(config.data), method))
+    print(table(scores, config.data, method))
     print(f"\nwritten: {weights}, {folder}/scores.csv, scores.json, strips/, tensorboard/")
     return scores
 
@@ -204,7 +200,7 @@ def plan(config: Config) -> str:
     device = choose_device(config.machine.device)
     precision = getattr(torch, config.machine.precision)
     data = _open_data(config)
-    scenes = _patches(recipe, data).scenes
+    scenes = data.patches.scenes
     steps = total_steps(recipe, scenes)
     network = _build(config, device)
 
@@ -230,9 +226,8 @@ def plan(config: Config) -> str:
         "trapezoid": f"constant after {recipe.warmup:,} steps, linear to 0 over the last "
         f"{recipe.cooldown * steps:,.0f}",
     }[recipe.schedule]
-    dry = f" and {len(data.dry)} clean images" if data.dry else ""
     rows = {
-        "data": f"{len(data.pairs)} training{dry}, {len(data.held_out)} held-out, "
+        "data": f"{data.patches.describe()} to train on, {len(data.held_out)} held-out and "
         f"{len(data.test)} test pairs",
         "network": f"{config.network.name}, {count_parameters(network):,} parameters",
         "update": f"{recipe.accumulate} x {recipe.batch_size} patches of {side}x{side}, "
@@ -245,55 +240,14 @@ def plan(config: Config) -> str:
     return "\n".join(f"{name + ':':<15}{value}" for name, value in rows.items())
 
 
-class _Data(NamedTuple):
-    """All images of a training."""
-
-    pairs: Pairs
-    held_out: Pairs
-    test: Pairs
-    dry: list[Pixels]  # scenes without rain
-    exchange: Exchange
-
-
-def _open_data(config: Config) -> _Data:
-    recipe = config.training
-    data, count = with_ground_truth(config.data), recipe.held_out
-    pairs = open_pairs(data, "train")
-    if count >= len(pairs):
-        raise UserError(f"--held-out {count} leaves none of {len(pairs)} training pairs")
-    test = open_pairs(data, "test")
-    for pair in (*test, *pairs[:count]):  # else they would fail once the training is done
+def _open_data(config: Config) -> TrainingData:
+    data = open_training(config)
+    for pair in (*data.test, *data.held_out):  # else they would fail once the training is done
         if min(pair.clean.shape[:2]) < WINDOW:
             raise UserError(
                 f"cannot score {pair.name}: it is smaller than {WINDOW}x{WINDOW} pixels"
             )
-    pairs, held_out = pairs[count:], pairs[:count]
-    clean, layers = (data.clean, data.layers) if isinstance(data, Folders) else ((), ())
-    if clean and not recipe.exchange + recipe.modelled:
-        raise UserError("--clean images have no rain: set --exchange or --modelled")
-    if layers and not recipe.exchange:
-        raise UserError("--layers are for exchange: set --exchange, as in --exchange 0.5")
-    scored = {pair.clean.tobytes() for pair in (*held_out, *test)}
-    dry = [
-        image for folder in clean for image in open_clean(folder) if image.tobytes() not in scored
-    ]
-    sources = []
-    if recipe.exchange:
-        sources = [layers_of(pairs), *(open_layers(folder) for folder in layers)]
-    return _Data(pairs, held_out, test, dry, Exchange(sources, recipe.exchange, recipe.modelled))
-
-
-def _patches(recipe: Training, data: _Data) -> Patches:
-    camera = Camera(recipe.blur, recipe.veil, recipe.noise, recipe.jpeg)
-    return Patches(
-        data.pairs,
-        recipe.patch_size,
-        recipe.seed,
-        recipe.augment,
-        data.dry,
-        data.exchange,
-        camera,
-    )
+    return data
 
 
 def _loss(recipe: Training) -> Loss:
@@ -349,13 +303,15 @@ def _batches(
     return iter(loader)
 
 
-def _settings(config: Config, data: _Data) -> dict[str, Any]:
+def _settings(config: Config, data: TrainingData) -> dict[str, Any]:
     """All that decides the weights; a run is resumed only where it is the same."""
     pixels = hashlib.sha256()
-    for pair in (*data.pairs, *data.held_out):
+    for pair in (*data.patches.pairs, *data.held_out):
         pixels.update(pair.rainy.tobytes())
         pixels.update(pair.clean.tobytes())
-    for image in (*data.dry, *(i for s in data.exchange.sources[1:] for i in s.images)):
+    # The layers of the pairs follow from the pairs.
+    others = [image for source in data.patches.exchange.sources[1:] for image in source.images]
+    for image in (*data.patches.dry, *others):
         pixels.update(image.tobytes())
     settings = as_dict(config)
     return {
@@ -472,10 +428,9 @@ def _announce(
 ) -> None:
     verb = f"resuming after update {step} of" if step else "training for"
     print(
-        f"{config.name}: {verb} {steps} updates on {len(patches.pairs)} pairs"
-        + (f" and {len(patches.dry)} clean images" if patches.dry else "")
-        + f"; {config.network.name} with "
-        f"{count_parameters(network):,} parameters on {device}; everything goes to {folder}/"
+        f"{config.name}: {verb} {steps} updates on {patches.describe()}; "
+        f"{config.network.name} with {count_parameters(network):,} parameters on {device}; "
+        f"everything goes to {folder}/"
     )
 
 

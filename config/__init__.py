@@ -1,6 +1,6 @@
-"""What to run: one module a dataset, and `siblings` for the other networks. No torch here."""
+"""What to run: a module for each dataset, `small` and `siblings` for other networks. No torch."""
 
-from config import rain12, rain100h, rain100l, rain1200, real, siblings, synthetic
+from config import rain12, rain100h, rain100l, rain1200, real, siblings, small, synthetic
 from config.schema import Config
 
 CONFIGS: dict[str, Config] = {
@@ -12,6 +12,7 @@ CONFIGS: dict[str, Config] = {
         rain12.CONFIG,
         rain1200.CONFIG,
         real.CONFIG,
+        *small.SMALL,
         *siblings.SIBLINGS,
     )
 }

@@ -1,14 +1,32 @@
-"""Rainy photographs without ground truth.
+"""Photographs: a network for rain of every kind, trained on all layers and scenes at hand.
 
-    datasets/real/   any images
-    python show.py datasets/real
+    datasets/RainTrainL/   pairs of light rain                        (see rain100l.py)
+    datasets/RainTrainH/   pairs of heavy rain, for their layers      (see rain100h.py)
+    datasets/streaks/      grey rain layers on black, any names       (rendered, say)
+    datasets/clean/        images without rain, any names
+    datasets/Rain100L/     scored at the end
+    python train.py real --precision bfloat16
+    python show.py photos/
 
-Nothing to train on and nothing to score: train.py and eval.py say so. Networks trained on one
-synthetic set remove little real rain; tools/mix_rain.py makes a training set of several.
+Photographs have no ground truth, so nothing measures what this training is for: look at the
+results. The score on Rain100L only shows what the network still knows of light rain.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
-from config.schema import Config, Photographs
+from config.schema import Config, Folders, JDNet
+from config.small import RECIPE
 
-CONFIG = Config(name="real", data=Photographs(folder=Path("datasets/real")))
+CONFIG = Config(
+    name="real",
+    network=JDNet(units=8),
+    data=Folders(
+        dataset="rain100l",
+        train_folder=Path("datasets/RainTrainL"),
+        test_folder=Path("datasets/Rain100L"),
+        clean=(Path("datasets/clean"),),
+        layers=(Path("datasets/RainTrainH"), Path("datasets/streaks")),
+    ),
+    training=replace(RECIPE, exchange=0.7, modelled=0.2, blur=1.0, veil=0.2, noise=4.0, jpeg=40),
+)

@@ -73,14 +73,6 @@ class Synthetic:
 
 
 @dataclass(frozen=True)
-class Photographs:
-    """Rainy photographs without ground truth: to derain, not to train on or score."""
-
-    folder: Path
-    """Folder of rainy photographs."""
-
-
-@dataclass(frozen=True)
 class JDNet:
     """JDNet (ACM MM 2020). R1 of Table 2: both switches off; R2: only calibration; R3: both on."""
 
@@ -323,7 +315,7 @@ class Config:
 
     name: str
     """Dataset, as tables name it; the run goes to runs/NAME unless --run says otherwise."""
-    data: Folders | Synthetic | Photographs
+    data: Folders | Synthetic
     network: Network = JDNet()
     training: Training = Training()
     monitoring: Monitoring = Monitoring()
@@ -348,7 +340,7 @@ class Evaluate:
 
     name: str
     """Dataset, as the tables name it."""
-    data: Folders | Synthetic | Photographs
+    data: Folders | Synthetic
     network: Network = JDNet()
     machine: Machine = Machine()
     weights: Path | None = None

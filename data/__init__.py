@@ -1,4 +1,4 @@
-"""Image pairs: from folders, or made from bundled photographs. Imports utils alone."""
+"""Image pairs: from folders, or made from bundled photographs. `open` alone knows configs."""
 
 from data.layouts import FolderPairs, find_pairs, find_rainy
 from data.pairs import Pair, Pairs

@@ -21,8 +21,6 @@ from utils.image import Pixels, to_tensor
 
 Augmentation = Literal["none", "flip", "eight", "jitter"]
 
-NO_EXCHANGE, NO_CAMERA = Exchange(), Camera()
-
 
 class PatchPair(NamedTuple):
     """Aligned patches, float32 [3, P, P] in [0, 1]."""
@@ -59,9 +57,10 @@ class Patches(Dataset[PatchPair]):
         seed: int,
         augment: Augmentation = "none",
         dry: Sequence[Pixels] = (),
-        exchange: Exchange = NO_EXCHANGE,
-        camera: Camera = NO_CAMERA,
+        exchange: Exchange | None = None,
+        camera: Camera | None = None,
     ) -> None:
+        exchange, camera = exchange or Exchange(), camera or Camera()
         named = [(pair.name, pair.clean.shape) for pair in pairs]
         named += [("a clean image", image.shape) for image in dry]
         named += [("a rain layer", i.shape) for source in exchange.sources for i in source.images]
@@ -74,6 +73,11 @@ class Patches(Dataset[PatchPair]):
         self.pairs, self.size, self.seed, self.augment = pairs, size, seed, augment
         self.dry, self.exchange, self.camera = dry, exchange, camera
         self.scenes = len(pairs) + len(dry)
+
+    def describe(self) -> str:
+        """What is trained on, in words."""
+        dry = f" and {len(self.dry)} clean images" if self.dry else ""
+        return f"{len(self.pairs)} pairs{dry}"
 
     def __getitem__(self, index: int) -> PatchPair:
         """Patch number `index`, any integer >= 0."""

@@ -1,7 +1,7 @@
 """Presets and the command line."""
 
 import inspect
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +15,6 @@ from config.schema import (
     Convention,
     Folders,
     JDNet,
-    Photographs,
     Synthetic,
     Training,
     as_dict,
@@ -91,6 +90,18 @@ def test_cosine_schedule_falls_from_lr_to_zero() -> None:
     assert 0 < rates[2] < 1e-3 * recipe.lr
 
 
+def test_trapezoid_rises_stays_and_falls() -> None:
+    recipe = Training(schedule="trapezoid", lr=1.0, warmup=10, cooldown=0.25)
+    rates = [learning_rate(recipe, step, 100, 1) for step in range(100)]
+    assert rates[:11] == pytest.approx([*(i / 10 for i in range(1, 11)), 1.0])
+    assert set(rates[9:76]) == {1.0}
+    assert rates[75:] == pytest.approx([i / 25 for i in range(25, 0, -1)])
+    short = [learning_rate(recipe, step, 40, 1) for step in range(40)]
+    assert short[:31] == rates[:31]  # a shorter run is the same until it falls
+    instant = replace(recipe, warmup=0, cooldown=0.0)
+    assert {learning_rate(instant, step, 100, 1) for step in range(100)} == {1.0}
+
+
 def test_dictionaries_agree_with_the_schema() -> None:
     assert get_args(Convention) == CONVENTIONS
     choices = choices_of(Folders) | choices_of(Synthetic)
@@ -156,6 +167,12 @@ def test_help_shows_the_defaults_of_the_preset(
             ["--lr", "1", "rain12"],
             r"Unrecognized options: rain12 \(rain12 is a preset: it comes fi",
         ),
+        (["--exchange", "0.7", "--modelled", "0.4"], r"^--exchange and --modelled are shares: at"),
+        (["--veil", "1"], r"^--veil must be below 1, got 1$"),
+        (["--jpeg", "101"], r"^--jpeg must be at most 100, got 101$"),
+        (["--cooldown", "2"], r"^--cooldown must be at most 1, got 2$"),
+        (["--weight-decay", "0.1"], r"^--weight-decay is Muon's: set --optimizer muon$"),
+        (["--threads", "0"], r"^--threads must be positive and finite, got 0$"),
         (["--workers", "-1"], r"^--workers must not be negative or infinite, got -1"),
         (["--passes", "inf"], r"^--passes must be positive and finite, got inf"),
         (["--save-minutes", "nan"], r"^--save-minutes must not be negative or infinite, got nan"),
@@ -189,4 +206,4 @@ def test_show_without_input() -> None:
 
 def test_every_kind_of_data_has_a_preset() -> None:
     kinds = {type(config.data) for config in CONFIGS.values()}
-    assert kinds == {Folders, Synthetic, Photographs}
+    assert kinds == {Folders, Synthetic}

@@ -11,9 +11,8 @@ import torch
 
 from config.schema import Config
 from data import Pair, SyntheticPairs
-from data.layouts import FolderPairs, find_pairs
 from models import JDNet, PReNet
-from tools import benchmark, check_data, export_weights, mix_rain, plot_runs, score, tiles
+from tools import benchmark, check_data, export_weights, plot_runs, score, tiles
 from train import train
 from utils import checkpoint
 from utils.checkpoint import Weights
@@ -74,6 +73,21 @@ def test_findings_are_listed_and_counted(
     assert "cannot read" in shown
     assert "note: 1 scenes in several pairs: rain-1 = rain-2" in shown
     assert "among the training images: 2" in shown
+    assert "note: rain is additive and grey in 0 of" in shown
+    assert "--exchange cannot be used" in shown
+
+
+def test_additive_rain_is_noticed(
+    tmp_path: Path, rainy_pairs: list[Pair], capsys: pytest.CaptureFixture[str]
+) -> None:
+    clean = [pair.clean // 2 for pair in rainy_pairs[:2]]
+    pairs = [Pair(str(i), image + np.uint8(9), image) for i, image in enumerate(clean)]
+    for part in ("train", "test"):
+        write_rain100(tmp_path / part, pairs)
+    with pytest.raises(UserError):  # one scene in both sets
+        check(tmp_path)
+    shown = capsys.readouterr().out
+    assert shown.count("additive and grey in 2 of 2 pairs: --exchange may be used") == 2
 
 
 @pytest.mark.parametrize(("order", "swapped"), [("clean-rainy", False), ("rainy-clean", True)])
@@ -184,27 +198,6 @@ def test_tiles_of_a_network_without_a_view_are_the_whole(
         tiles.main([str(tmp_path / "in"), "--weights", str(files[0])])
     with pytest.raises(UserError, match="--side must exceed 32, got 16"):
         tiles.main([str(tmp_path / "in"), "--weights", str(files[0]), "--side", "16"])
-
-
-def test_mix_rain(
-    tmp_path: Path, rainy_pairs: list[Pair], capsys: pytest.CaptureFixture[str]
-) -> None:
-    a, b, c = rainy_pairs[:3]
-    write_rain100(tmp_path / "light", [a, b])
-    write_rain100(tmp_path / "heavy", [Pair("b again", a.rainy, b.clean), c])
-    folders = [str(tmp_path / name) for name in ("mixed", "light", "heavy")]
-    mix_rain.main([*folders, "--modelled", "mixed"])
-    assert capsys.readouterr().out == f"written: 6 pairs in {tmp_path}/mixed/\n"
-    pairs = FolderPairs(find_pairs(tmp_path / "mixed", "rain100"))
-    # Scene by scene, the modelled rain last, none over what only the second folder has.
-    for pair, clean in zip(pairs, (a, a, b, b, b, c), strict=True):
-        assert np.array_equal(pair.clean, clean.clean)
-    for index, pair in ((0, a), (2, b), (3, a), (5, c)):
-        assert np.array_equal(pairs[index].rainy, pair.rainy)
-    for index in (1, 4):
-        assert pairs[index].rainy.mean() > pairs[index].clean.mean()
-    with pytest.raises(UserError, match="exists: name a new folder"):
-        mix_rain.main(folders)
 
 
 def test_plot_runs(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ Counts the pairs of both sets against what the release should have, and finds im
 partner, unreadable files, pairs of two sizes, browser duplicates like `7 (1).png`, test backgrounds
 among the training images, and halves or folders that look swapped: rain adds light, so
 the rainy image is the brighter one. Scenes that stand in several pairs are noted; the old Rain100L
-test set has nine, as released.
+test set has nine, as released. Says whether the rain is one grey layer added to the clean image, as
+train.py --exchange needs it.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from config.cli import train_config
 from config.schema import Folders
 from data.layouts import PairFiles, find_pairs, read_pair
+from data.rain_layers import rain_layer
 from utils.errors import UserError, run_command
 
 # (dataset, release) -> pairs of the training and the test set.
@@ -60,7 +62,7 @@ def check_set(
     ]
     clean: dict[str, list[str]] = defaultdict(list)
     sizes: set[tuple[int, ...]] = set()
-    swapped = 0
+    swapped, additive = 0, 0
     for pair_files in files:
         try:
             pair = read_pair(pair_files)
@@ -70,11 +72,16 @@ def check_set(
         clean[hashlib.sha256(pair.clean.tobytes()).hexdigest()].append(pair.name)
         sizes.add(pair.clean.shape[1::-1])
         swapped += bool(pair.clean.mean() > pair.rainy.mean())
+        additive += rain_layer(pair) is not None
     if sizes:
         count += ", " + " and ".join(f"{w}x{h}" for w, h in sorted(sizes)[:3])
         count += f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
     repeated = [" = ".join(names) for names in clean.values() if len(names) > 1]
     notes = [f"{len(repeated)} scenes in several pairs: {', '.join(repeated)}"] if repeated else []
+    notes.append(
+        f"rain is additive and grey in {additive} of {len(files)} pairs: "
+        + ("--exchange may be used" if additive == len(files) else "--exchange cannot be used")
+    )
     if swapped > len(files) / 2:
         problems.append(
             f"rainy and clean look swapped in {swapped} of {len(files)} pairs: see --order or "

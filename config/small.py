@@ -1,0 +1,32 @@
+r"""A quarter of the paper's network with a recipe that makes the most of an hour: 8 of 32 units.
+
+    python train.py rain100l-small --precision bfloat16
+    python train.py rain100h-small --precision bfloat16
+    python train.py rain100h-small --train-folder datasets/RainTrainH_sample \
+        --clean datasets/RainTrainL datasets/clean
+
+Data: see `rain100l.py` and `rain100h.py`. The last command trains on a few heavy layers over many
+clean scenes. docs/experiments.md has the trials that chose the recipe.
+"""
+
+from dataclasses import replace
+
+from config.rain100h import CONFIG as RAIN100H
+from config.rain100l import CONFIG as RAIN100L
+from config.schema import Config, JDNet, Training
+
+RECIPE = Training(
+    loss="ssim-l1",
+    l1_weight=2,
+    augment="flip",
+    exchange=0.5,
+    optimizer="muon",
+    lr=2e-3,
+    schedule="trapezoid",
+    steps=60_000,
+)
+
+SMALL: tuple[Config, ...] = tuple(
+    replace(dataset, name=f"{dataset.name}-small", network=JDNet(units=8), training=RECIPE)
+    for dataset in (RAIN100L, RAIN100H)
+)

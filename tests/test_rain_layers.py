@@ -1,0 +1,260 @@
+"""Rain layers: taking them off, exchanging them, and what a camera adds."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+
+from config.schema import Config, Folders, Training
+from data import Pair, Patches, SyntheticPairs
+from data.camera import Camera, photograph
+from data.open import open_training
+from data.rain_layers import (
+    GAIN,
+    MOST,
+    Exchange,
+    Layers,
+    exchange_rain,
+    layers_of,
+    open_clean,
+    open_layers,
+    rain_layer,
+)
+from utils.errors import UserError
+from utils.image import Pixels, write_image
+
+Picture = Callable[..., Pixels]
+
+
+def layer_of(seed: int, height: int = 24, width: int = 32) -> Pixels:
+    """Sparse grey rain, strong enough to saturate."""
+    random = np.random.default_rng([1, seed])
+    layer = random.integers(1, 200, (height, width)) * (random.random((height, width)) < 0.3)
+    return np.asarray(layer, np.uint8)
+
+
+def rained(clean: Pixels, layer: Pixels) -> Pixels:
+    return np.asarray(np.minimum(255, clean.astype(int) + layer[..., None]), np.uint8)
+
+
+def additive_pairs(picture: Picture, count: int = 3) -> list[Pair]:
+    return [
+        Pair(f"rain-{i}", rained(picture(seed=i), layer_of(i)), picture(seed=i))
+        for i in range(count)
+    ]
+
+
+def write_pairs(folder: Path, pairs: list[Pair]) -> None:
+    for pair in pairs:
+        write_image(folder / f"{pair.name}.png", pair.rainy)
+        write_image(folder / f"no{pair.name}.png", pair.clean)
+
+
+def test_a_layer_comes_off(picture: Picture) -> None:
+    (pair,) = additive_pairs(picture, 1)
+    layer = rain_layer(pair)
+    assert layer is not None
+    assert np.array_equal(rained(pair.clean, layer), pair.rainy)
+    dark = (pair.clean.min(axis=2) + layer_of(0).astype(int)) <= 255  # not all channels saturate
+    assert dark.any()
+    assert np.array_equal(layer[dark], layer_of(0)[dark])
+
+
+def test_rain_that_is_no_grey_layer(picture: Picture) -> None:
+    (pair,) = additive_pairs(picture, 1)
+    pair.clean[0, 0] = 100
+    for colour in ((101, 101, 102), (100, 100, 99)):  # not grey; darker
+        pair.rainy[0, 0] = colour
+        assert rain_layer(pair) is None
+    pair.rainy[0, 0] = 101
+    assert rain_layer(pair) is not None
+    modelled = SyntheticPairs("train", 1, 64)
+    assert rain_layer(modelled[0]) is None
+    with pytest.raises(UserError, match=r"cannot exchange the rain of 000-astro.*--exchange 0"):
+        layers_of(modelled)
+
+
+def where(layer: Pixels, piece: np.ndarray) -> list[tuple[int, int, bool]]:
+    """Every place and mirror image at which `layer` shows `piece`."""
+    h, w = piece.shape
+    return [
+        (top, left, mirrored)
+        for top in range(layer.shape[0] - h + 1)
+        for left in range(layer.shape[1] - w + 1)
+        for mirrored in (False, True)
+        if np.array_equal(layer[top : top + h, left : left + w][:, :: -1 if mirrored else 1], piece)
+    ]
+
+
+def test_an_exchanged_layer_is_a_piece_of_another(picture: Picture) -> None:
+    pairs = [p._replace(clean=p.clean // 8, rainy=rained(p.clean // 8, layer_of(i)))
+             for i, p in enumerate(additive_pairs(picture))]  # fmt: skip
+    exchange = Exchange([layers_of(pairs)], exchanged=1)
+    seen = set()
+    for seed in range(60):
+        clean = pairs[0].clean[:12, :10]
+        rainy = exchange_rain(
+            pairs[0].rainy[:12, :10], clean, exchange, np.random.default_rng(seed)
+        )
+        piece = (rainy.astype(int) - clean)[..., 0]
+        (found,) = [(i, *place) for i in range(3) for place in where(layer_of(i), piece)]
+        seen.add(found)
+    assert {i for i, *_ in seen} == {0, 1, 2}
+    assert {mirrored for *_, mirrored in seen} == {False, True}
+    assert len(seen) > 50
+
+
+def test_shares_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
+    (pair,) = additive_pairs(picture, 1)
+    flat = Layers([np.full((24, 32), 9, np.uint8)])
+    exchange = Exchange([flat], exchanged=0.3, modelled=0.2)
+    kinds = {"own": 0, "exchanged": 0, "modelled": 0}
+    for seed in range(600):
+        rainy = exchange_rain(pair.rainy, pair.clean, exchange, np.random.default_rng(seed))
+        if rainy is pair.rainy:
+            kinds["own"] += 1
+        elif np.array_equal(rainy, rained(pair.clean, flat.images[0])):
+            kinds["exchanged"] += 1
+        else:
+            kinds["modelled"] += 1
+    assert kinds["own"] == pytest.approx(300, abs=40)
+    assert kinds["exchanged"] == pytest.approx(180, abs=40)
+    assert kinds["modelled"] == pytest.approx(120, abs=40)
+
+
+def test_rendered_layers_are_scaled_and_added() -> None:
+    layer, clean = np.full((8, 8), 10, np.uint8), np.zeros((8, 8, 3), np.uint8)
+    exchange = Exchange([Layers([layer], rendered=True)], exchanged=1)
+    levels = [
+        exchange_rain(None, clean, exchange, np.random.default_rng(seed)).max()
+        for seed in range(300)
+    ]
+    assert 10 * GAIN[0] <= min(levels) < 7
+    assert 35 < max(levels) <= 10 * GAIN[1] * MOST
+
+
+def test_scenes_without_rain_get_some(picture: Picture) -> None:
+    pairs = additive_pairs(picture, 2)
+    dry = [np.full((16, 16, 3), 7, np.uint8)]
+    for exchange in (Exchange([layers_of(pairs)], exchanged=0.1), Exchange(modelled=0.1)):
+        patches = Patches(pairs, 12, 0, dry=dry, exchange=exchange)
+        for round_ in range(10):
+            three = [patches[3 * round_ + i] for i in range(3)]
+            (one,) = [p for p in three if p.clean.unique().numel() == 1]
+            assert (one.rainy >= one.clean).all()
+            assert (one.rainy > one.clean).any()
+
+
+def test_patches_with_everything_are_a_function_of_seed_and_index(picture: Picture) -> None:
+    pairs = additive_pairs(picture)
+    exchange = Exchange([layers_of(pairs)], 0.5, 0.2)
+    one, two, plain = (
+        Patches(pairs, 12, 0, "flip", [picture(seed=9)], e, c)
+        for e, c in ((exchange, Camera(1, 0.2, 4, 40)),) * 2 + ((exchange, Camera()),)
+    )
+    backwards = {i: two[i] for i in reversed(range(20))}
+    assert all(torch.equal(one[i].rainy, backwards[i].rainy) for i in range(20))
+    assert any(not torch.equal(one[i].rainy, plain[i].rainy) for i in range(20))
+
+
+def test_exchange_leaves_the_scenes_alone(picture: Picture) -> None:
+    pairs = additive_pairs(picture)
+    before = Patches(pairs, 12, 0, "flip")
+    after = Patches(pairs, 12, 0, "flip", exchange=Exchange([layers_of(pairs)], 1.0))
+    assert all(torch.equal(before[i].clean, after[i].clean) for i in range(20))
+    assert not any(torch.equal(before[i].rainy, after[i].rainy) for i in range(20))
+
+
+def test_a_camera_treats_both_images_alike(picture: Picture) -> None:
+    clean = picture(24, 32)
+    random = np.random.default_rng
+    for camera in (Camera(1, 0.3, 5, 30), Camera(veil=0.5), Camera(jpeg=10), Camera(noise=9)):
+        a, b = photograph(clean, clean, camera, random(3))
+        assert np.array_equal(a, b)
+        assert a.shape == clean.shape
+        assert not np.array_equal(a, clean)
+    for same in photograph(clean, clean, Camera(), random(3)):
+        assert np.array_equal(same, clean)
+
+
+def test_what_a_camera_does() -> None:
+    grey = np.full((64, 64, 3), 100, np.uint8)
+    camera, random = Camera(noise=8), np.random.default_rng(0)
+    noises = [photograph(grey, grey, camera, random)[0].std() for _ in range(40)]
+    assert max(noises) == pytest.approx(8, rel=0.2)
+    assert min(noises) < 2
+    scene = SyntheticPairs("test", 1, 64)[0].clean
+    camera = Camera(jpeg=20)
+    quality = [
+        peak_signal_noise_ratio(scene, photograph(scene, scene, camera, random)[0])
+        for _ in range(40)
+    ]
+    assert max(quality) > 40
+    assert 25 < min(quality) < 33
+    sharp = np.abs(np.diff(scene.astype(int), axis=0)).mean()
+    for camera in (Camera(blur=2), Camera(veil=0.8)):
+        soft, _ = photograph(scene, scene, camera, np.random.default_rng(1))
+        assert np.abs(np.diff(soft.astype(int), axis=0)).mean() < 0.9 * sharp
+
+
+def test_colours_stay_in_order_through_jpeg() -> None:
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 0] = 200
+    stored, _ = photograph(red, red, Camera(jpeg=90), np.random.default_rng(0))
+    assert np.abs(stored.astype(int) - red).max() < 12
+
+
+@pytest.fixture
+def folders(tmp_path: Path, picture: Picture) -> Folders:
+    """Pairs, clean images of which one is held out and one is tested, pairs and rendered layers."""
+    pairs = additive_pairs(picture, 5)
+    write_pairs(tmp_path / "train", pairs[:3])
+    write_pairs(tmp_path / "test", pairs[3:])
+    for i in (0, 3, 20, 21):
+        write_image(tmp_path / "clean" / f"{i}.png", picture(seed=i))
+    for i in range(2):
+        write_image(tmp_path / "layers" / f"{i}.png", np.repeat(layer_of(i)[..., None], 3, axis=2))
+    return Folders(
+        "mine",
+        tmp_path / "train",
+        tmp_path / "test",
+        clean=(tmp_path / "clean", tmp_path / "test"),
+        layers=(tmp_path / "layers", tmp_path / "test"),
+    )
+
+
+def test_folders_of_clean_images_and_layers(folders: Folders, picture: Picture) -> None:
+    layers = open_layers(folders.layers[0])
+    assert layers.rendered
+    assert np.array_equal(layers.images[1], layer_of(1))
+    of_pairs = open_layers(folders.layers[1])
+    assert not of_pairs.rendered
+    assert np.array_equal(of_pairs.images, layers_of(additive_pairs(picture, 5)[3:]).images)
+    assert np.array_equal(open_clean(folders.clean[1])[0], picture(seed=3))
+    write_image(folders.layers[0] / "scene.png", picture())
+    with pytest.raises(UserError, match=r"scene.png is no rain layer: expected a grey image"):
+        open_layers(folders.layers[0])
+
+
+def test_scored_scenes_are_not_trained_on(folders: Folders, picture: Picture) -> None:
+    recipe = Training(patch_size=16, exchange=0.5, held_out=1)
+    patches, held_out, test = open_training(Config("mine", folders, training=recipe))
+    assert (len(patches.pairs), len(held_out), len(test)) == (2, 1, 2)
+    for image, seed in zip(patches.dry, (20, 21), strict=True):
+        assert np.array_equal(image, picture(seed=seed))
+    assert [source.rendered for source in patches.exchange.sources] == [False, True, False]
+    assert len(patches.exchange.sources[0].images) == 2  # the held-out layer is not exchanged
+
+
+def test_exchange_mistakes(folders: Folders) -> None:
+    def refuse(message: str, **recipe: float) -> None:
+        with pytest.raises(UserError, match=message):
+            open_training(Config("mine", folders, training=Training(patch_size=16, **recipe)))  # type: ignore[arg-type]
+
+    refuse("--clean images have no rain: set --exchange or --modelled")
+    refuse("--layers are for exchange", modelled=0.5)
+    write_image(folders.layers[0] / "small.png", np.zeros((8, 8, 3), np.uint8))
+    refuse(r"patches of 16x16 do not fit a rain layer \(8x8 pixels\)", exchange=0.5)
