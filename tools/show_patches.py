@@ -1,0 +1,53 @@
+"""Write a picture of the first twelve training patches: rainy above clean.
+
+    python tools/show_patches.py rain100l-small
+    python tools/show_patches.py real --run look
+
+Takes the presets and flags of train.py, and writes patches.png to the folder of the run. Look at it
+before a long training: is the rain where it should be, and does it look like rain?
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from config.cli import train_config
+from data.open import open_training
+from data.patches import Patches
+from utils.errors import run_command
+from utils.image import Pixels, side_by_side, to_pixels, write_image
+
+ROWS, COLUMNS = 2, 6
+ZOOM = 2  # pixels of the picture for one of a patch
+
+
+def draw(patches: Patches) -> Pixels:
+    """The first patches, each rainy one above its clean one: uint8 [H, W, 3]."""
+    rows: list[Pixels] = []
+    for row in range(ROWS):
+        pairs = [patches[row * COLUMNS + column] for column in range(COLUMNS)]
+        rows += [
+            side_by_side(*(to_pixels(pair.rainy) for pair in pairs)),
+            side_by_side(*(to_pixels(pair.clean) for pair in pairs)),
+        ]
+    turned = [row.swapaxes(0, 1) for row in rows]
+    picture = side_by_side(*turned).swapaxes(0, 1)
+    return np.ascontiguousarray(picture.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1))
+
+
+def main(arguments: list[str]) -> None:
+    """Run `tools/show_patches.py [PRESET] [flags of train.py]`."""
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return
+    config = train_config(arguments)
+    target = (config.run or Path("runs") / config.name) / "patches.png"
+    write_image(target, draw(open_training(config).patches))
+    print(f"written: {target}")
+
+
+if __name__ == "__main__":
+    run_command(main)
