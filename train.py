@@ -259,7 +259,7 @@ def _loss(recipe: Training) -> Loss:
 def _optimizer(recipe: Training, network: nn.Module) -> torch.optim.Optimizer:
     if recipe.optimizer == "muon":
         return Muon(network, recipe.lr, recipe.weight_decay)
-    return torch.optim.Adam(network.parameters())
+    return torch.optim.Adam(network.parameters(), fused=True)
 
 
 class _Stages(nn.Module):
