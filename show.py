@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from config import default_weights
 from config.cli import show_config
-from config.schema import JDNet, Show
-from eval import default_weights, open_network
+from config.schema import ShowConfig
+from models.load import open_network
 from utils.errors import UserError, run_command
 from utils.image import SUFFIXES as IMAGES
 from utils.image import (
     Pixels,
+    hstack,
     list_images,
     read_image,
-    side_by_side,
     to_pixels,
     to_tensor,
     write_image,
@@ -69,17 +70,17 @@ def _derain_file(
             result = change(rainy)
             write(result)
             if write_strip:
-                write_strip(side_by_side(rainy, result))
+                write_strip(hstack(rainy, result))
             count += 1
     if count < 0.98 * len(frames):  # some formats only estimate their number of frames
         tqdm.write(f"note: {source} breaks off after {count} of {len(frames)} frames")
 
 
-def _deraining(settings: Show, weights: Path) -> Callable[[Pixels], Pixels]:
+def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels], Pixels]:
     """A function from rainy to derained pixels of the same size, depth and alpha."""
     set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
-    network = open_network(weights, JDNet(), device)
+    network = open_network(weights, device)
     precision = getattr(torch, settings.machine.precision)
 
     def change(rainy: Pixels) -> Pixels:

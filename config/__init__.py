@@ -1,18 +1,47 @@
 """What to run: a module for each dataset, `small` and `siblings` for other networks. No torch."""
 
+from pathlib import Path
+
 from config import rain12, rain100h, rain100l, rain1200, real, siblings, small, synthetic
-from config.schema import Config
+from config.schema import Config, Folders, Release, Synthetic
+
+DATASETS = (
+    synthetic.DATASET,
+    rain100h.DATASET,
+    rain100l.DATASET,
+    rain12.DATASET,
+    rain1200.DATASET,
+    real.DATASET,
+)
 
 CONFIGS: dict[str, Config] = {
     config.name: config
-    for config in (
-        synthetic.CONFIG,
-        rain100h.CONFIG,
-        rain100l.CONFIG,
-        rain12.CONFIG,
-        rain1200.CONFIG,
-        real.CONFIG,
-        *small.SMALL,
-        *siblings.SIBLINGS,
-    )
+    for config in (*(dataset.config for dataset in DATASETS), *small.SMALL, *siblings.SIBLINGS)
 }
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+
+
+def release_of(data: Folders | Synthetic) -> Release | None:
+    """The facts of the release that `data` names, if they are known."""
+    if isinstance(data, Folders):
+        for dataset in DATASETS:
+            if dataset.config.name == data.dataset:
+                return dataset.releases.get(data.release)
+    return None
+
+
+def shipped_weights(name: str) -> Path | None:
+    """The weights that come with this code for a preset, by as short a path as there is."""
+    here = Path.cwd()
+    for dataset in DATASETS:
+        if dataset.config.name == name.removesuffix("-small") and dataset.weights:
+            path = WEIGHTS / dataset.weights
+            return path.relative_to(here) if path.is_relative_to(here) else path
+    return None
+
+
+def default_weights(name: str) -> Path:
+    """The user's own run of this preset, or else the weights that come with this code."""
+    own = Path("runs") / name / "best.pt"
+    return own if own.exists() else shipped_weights(name) or own

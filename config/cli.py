@@ -14,7 +14,7 @@ from typing import TypeVar
 import tyro
 
 from config import CONFIGS
-from config.schema import Config, Evaluate, Show
+from config.schema import Config, EvalConfig, ShowConfig
 from utils.errors import UserError
 
 T = TypeVar("T")
@@ -27,36 +27,40 @@ MARKERS = (
 )
 
 
+# Old names of flags, which work for one release more.
+RENAMED = {"--held-out": "--validation", "--start": "--init-from"}
+
+
 def train_config(arguments: list[str]) -> Config:
     """`train.py [PRESET] [flags]`.
 
     Raises:
         UserError: unknown preset or flag, or a value that does not fit.
     """
-    preset, flags = _preset(arguments)
+    preset, flags = _preset([RENAMED.get(flag, flag) for flag in arguments])
     return _parse(Config, preset, flags, f"train.py {preset.name}")
 
 
-def evaluate_config(arguments: list[str]) -> tuple[Evaluate, Config]:
+def eval_config(arguments: list[str]) -> tuple[EvalConfig, Config]:
     """`eval.py [PRESET] [flags]`: the settings, and the preset they started from.
 
     Raises:
         UserError: as `train_config`.
     """
     preset, flags = _preset(arguments)
-    default = Evaluate(
+    default = EvalConfig(
         name=preset.name, data=preset.data, network=preset.network, machine=preset.machine
     )
-    return _parse(Evaluate, default, flags, f"eval.py {preset.name}"), preset
+    return _parse(EvalConfig, default, flags, f"eval.py {preset.name}"), preset
 
 
-def show_config(arguments: list[str]) -> Show:
+def show_config(arguments: list[str]) -> ShowConfig:
     """`show.py IMAGE|VIDEO|FOLDER ... [flags]`.
 
     Raises:
         UserError: no input is named; else as `train_config`.
     """
-    settings = _parse(Show, None, arguments, "show.py")
+    settings = _parse(ShowConfig, None, arguments, "show.py")
     if not settings.inputs:
         raise UserError("no inputs: name images, videos or folders, as in python show.py photos/")
     return settings

@@ -17,7 +17,7 @@ release.
 
 from pathlib import Path
 
-from config.schema import Config, Folders, Training
+from config.schema import Config, Dataset, Folders, Published, Release, Training
 
 CONFIG = Config(
     name="rain100h",
@@ -27,4 +27,22 @@ CONFIG = Config(
         train_folder=Path("datasets/RainTrainH"),
         test_folder=Path("datasets/Rain100H"),
     ),
+)
+
+DATASET = Dataset(
+    CONFIG,
+    {
+        # The PReNet and RCDNet repositories; Restormer as quoted by later tables.
+        "old": Release(
+            train_pairs=1800,
+            test_pairs=100,
+            published=(
+                Published("PReNet (1254 training pairs)", "y-prenet", 29.46, 0.899),
+                Published("RCDNet (1800 training pairs)", "y-float", 31.28, 0.909),
+                Published("Restormer (1800, retrained)", "y", 31.96, 0.916),
+            ),
+        ),
+        # Table 1 of the JDNet paper, by its released script.
+        "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 30.02, 0.92),)),
+    },
 )

@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config.rain100h import CONFIG as RAIN100H
-from config.schema import Folders
+from config.schema import Dataset, Folders, Published, Release
 
 CONFIG = replace(
     RAIN100H,
@@ -29,4 +29,23 @@ CONFIG = replace(
         test_folder=Path("datasets/Rain100L"),
     ),
     training=replace(RAIN100H.training, batch_size=32),
+)
+
+DATASET = Dataset(
+    CONFIG,
+    {
+        # The PReNet and RCDNet repositories; Restormer as quoted by later tables.
+        "old": Release(
+            train_pairs=200,
+            test_pairs=100,
+            published=(
+                Published("PReNet", "y-prenet", 37.48, 0.979),
+                Published("RCDNet", "y-float", 40.00, 0.986),
+                Published("Restormer (retrained)", "y", 39.98, 0.987),
+            ),
+        ),
+        # Table 1 of the JDNet paper, by its released script.
+        "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 38.65, 0.99),)),
+    },
+    weights="jdnet-small-rain100l.safetensors",
 )

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config.rain100l import CONFIG as RAIN100L
-from config.schema import Folders
+from config.schema import Dataset, Folders, Published, Release
 
 CONFIG = replace(
     RAIN100L,
@@ -25,4 +25,19 @@ CONFIG = replace(
         test_folder=Path("datasets/Rain12"),
         layout="two-folders",
     ),
+)
+
+DATASET = Dataset(
+    CONFIG,
+    {
+        "old": Release(
+            train_pairs=0,
+            test_pairs=12,
+            published=(
+                # Table 1 of the JDNet paper, by its released script; the PReNet repository.
+                Published("JDNet, paper (Rain100H model)", "rgb-jdnet", 37.02, 0.97),
+                Published("PReNet (Rain100L model)", "y-prenet", 36.66, 0.961),
+            ),
+        )
+    },
 )

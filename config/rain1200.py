@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config.rain100h import CONFIG as RAIN100H
-from config.schema import Folders
+from config.schema import Dataset, Folders, Release
 
 CONFIG = replace(
     RAIN100H,
@@ -29,3 +29,5 @@ CONFIG = replace(
     ),
     training=replace(RAIN100H.training, steps=150_001),
 )
+
+DATASET = Dataset(CONFIG, {"DID-MDN": Release(12_000, 1200)})

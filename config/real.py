@@ -15,12 +15,12 @@ results. The score on Rain100L only shows what the network still knows of light 
 from dataclasses import replace
 from pathlib import Path
 
-from config.schema import Config, Folders, JDNet
+from config.schema import Config, Dataset, Folders, JDNetConfig
 from config.small import RECIPE
 
 CONFIG = Config(
     name="real",
-    network=JDNet(units=8),
+    network=JDNetConfig(units=8),
     data=Folders(
         dataset="rain100l",
         train_folder=Path("datasets/RainTrainL"),
@@ -30,3 +30,5 @@ CONFIG = Config(
     ),
     training=replace(RECIPE, exchange=0.7, modelled=0.2, blur=1.0, veil=0.2, noise=4.0, jpeg=40),
 )
+
+DATASET = Dataset(CONFIG, weights="jdnet-small-real.safetensors")

@@ -4,9 +4,9 @@ The line under a field is its --help text, so each stays one line.
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 from utils.errors import UserError
 
@@ -29,6 +29,24 @@ def _require_positive(section: object, *names: str) -> None:
         value, flag = getattr(section, name), "--" + name.replace("_", "-")
         fits = value is None or 0 < value < float("inf")
         _require(fits, f"{flag} must be positive and finite, got {value}")
+
+
+class Published(NamedTuple):
+    """One row of a published table. It compares with ours in its own convention only."""
+
+    method: str
+    convention: Convention
+    psnr: float  # dB
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Release:
+    """Reference facts of one release of a dataset."""
+
+    train_pairs: int
+    test_pairs: int
+    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -73,7 +91,7 @@ class Synthetic:
 
 
 @dataclass(frozen=True)
-class JDNet:
+class JDNetConfig:
     """JDNet (ACM MM 2020). R1 of Table 2: both switches off; R2: only calibration; R3: both on."""
 
     name: ClassVar[str] = "jdnet"
@@ -110,7 +128,7 @@ class JDNet:
 
 
 @dataclass(frozen=True)
-class DCSFN:
+class DCSFNConfig:
     """DCSFN (ACM MM 2020)."""
 
     name: ClassVar[str] = "dcsfn"
@@ -128,7 +146,7 @@ class DCSFN:
 
 
 @dataclass(frozen=True)
-class DANet:
+class DANetConfig:
     """DANet (IJCAI 2022)."""
 
     name: ClassVar[str] = "danet"
@@ -148,7 +166,7 @@ class DANet:
 
 
 @dataclass(frozen=True)
-class PReNet:
+class PReNetConfig:
     """PReNet (CVPR 2019). PReNet_r: --shared-blocks; PRN: --recurrence none; PRN_r: both."""
 
     name: ClassVar[str] = "prenet"
@@ -174,7 +192,7 @@ class PReNet:
 
 
 @dataclass(frozen=True)
-class RESCAN:
+class RESCANConfig:
     """RESCAN (ECCV 2018)."""
 
     name: ClassVar[str] = "rescan"
@@ -196,7 +214,7 @@ class RESCAN:
         _require(self.depth >= 3, f"--depth must be at least 3, got {self.depth}")
 
 
-Network = JDNet | DCSFN | DANet | PReNet | RESCAN
+NetworkConfig = JDNetConfig | DCSFNConfig | DANetConfig | PReNetConfig | RESCANConfig
 
 
 @dataclass(frozen=True)
@@ -208,9 +226,9 @@ class Training:
     l1_weight: float = 1.0
     """Weight of the L1 term of ssim-l1."""
     batch_size: int = 12
-    """Patches for one forward, over all GPUs."""
+    """Patches per forward pass, over all GPUs."""
     accumulate: int = 1
-    """Forwards for one update: makes a large batch out of what fits."""
+    """Forward passes per step: makes a large batch out of what fits."""
     patch_size: int = 64
     """Side of the square training patches, pixels."""
     augment: Literal["none", "flip", "eight", "jitter"] = "none"
@@ -230,7 +248,7 @@ class Training:
     passes: float = 1000
     """Length: patches drawn for every training scene, as the released code counts epochs."""
     steps: int | None = None
-    """Length in updates, instead of passes."""
+    """Length in steps, instead of passes."""
     optimizer: Literal["adam", "muon"] = "adam"
     """Adam, as in the paper; or Muon for the filters and Adam for biases and norms."""
     lr: float = 5e-4
@@ -249,8 +267,8 @@ class Training:
     """Factor by which it is cut."""
     clip: float | None = 1.0
     """Largest norm of the whole gradient; None, as released, does not clip."""
-    held_out: int = 0
-    """Training pairs kept for choosing best.pt; 0 takes the last weights, never the test's best."""
+    validation: int = 0
+    """Training pairs held out to choose best.pt; with 0 the last weights are taken."""
     seed: int = 66
     """Seed of weights and patches."""
 
@@ -258,7 +276,7 @@ class Training:
         """Refuse what cannot train."""
         _require_positive(self, "batch_size", "accumulate", "patch_size")
         _require_positive(self, "passes", "steps", "lr", "clip", "decay")
-        _require_finite(self, "held_out", "seed", "l1_weight", "weight_decay", "warmup")
+        _require_finite(self, "validation", "seed", "l1_weight", "weight_decay", "warmup")
         _require_finite(self, "exchange", "modelled", "blur", "veil", "noise", "jpeg", "cooldown")
         _require(
             self.exchange + self.modelled <= 1,
@@ -279,11 +297,11 @@ class Monitoring:
     """What is looked at and written down on the way."""
 
     log_every: int = 50
-    """Updates between two lines of the log."""
+    """Steps between two lines of the log."""
     eval_every: int = 5000
-    """Updates between two evaluations."""
+    """Steps between two evaluations."""
     eval_pairs: int = 10
-    """Test pairs scored on the way; held-out pairs all are, and at the end all test pairs."""
+    """Test pairs scored on the way when there is no validation; at the end all test pairs are."""
     save_minutes: float = 5
     """Minutes between two saves of the resume state."""
 
@@ -316,18 +334,18 @@ class Config:
     name: str
     """Dataset, as tables name it; the run goes to runs/NAME unless --run says otherwise."""
     data: Folders | Synthetic
-    network: Network = JDNet()
+    network: NetworkConfig = JDNetConfig()
     training: Training = Training()
     monitoring: Monitoring = Monitoring()
     machine: Machine = Machine()
-    start: Path | None = None
+    init_from: Path | None = None
     """Weights to start from: of the same network, or of a JDNet of fewer units."""
     workers: int = 2
     """Processes that cut patches; 0 cuts them in the main one. Never changes the patches."""
     run: Path | None = None
     """Folder of the run instead of runs/NAME."""
     dry_run: bool = False
-    """Print what would be done, time a few updates, and train nothing."""
+    """Print what would be done, time two steps, and train nothing."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot run."""
@@ -335,13 +353,13 @@ class Config:
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvalConfig:
     """One scoring of one set of weights on one dataset."""
 
     name: str
     """Dataset, as the tables name it."""
     data: Folders | Synthetic
-    network: Network = JDNet()
+    network: NetworkConfig = JDNetConfig()
     machine: Machine = Machine()
     weights: Path | None = None
     """Weights; where not given runs/NAME/best.pt, else those in weights/ for the dataset."""
@@ -364,7 +382,7 @@ class Evaluate:
 
 
 @dataclass(frozen=True)
-class Show:
+class ShowConfig:
     """Derain images and videos. No ground truth, no dataset."""
 
     inputs: tuple[Path, ...]
@@ -382,6 +400,17 @@ class Show:
     def __post_init__(self) -> None:
         """Refuse what cannot be cut."""
         _require_finite(self, "tile")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a dataset module defines: its preset, and facts to compare with."""
+
+    config: Config
+    releases: dict[str, Release] = field(default_factory=dict)
+    """By name, as in `Folders.release`."""
+    weights: str | None = None
+    """File under weights/ that eval.py takes for this preset."""
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

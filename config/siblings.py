@@ -16,12 +16,20 @@ from dataclasses import replace
 
 from config.rain100h import CONFIG as RAIN100H
 from config.rain100l import CONFIG as RAIN100L
-from config.schema import DCSFN, RESCAN, Config, DANet, Network, PReNet, Training
+from config.schema import (
+    Config,
+    DANetConfig,
+    DCSFNConfig,
+    NetworkConfig,
+    PReNetConfig,
+    RESCANConfig,
+    Training,
+)
 
-RECIPES: dict[str, tuple[Network, Training]] = {
-    "dcsfn": (DCSFN(), Training(batch_size=24, passes=800, augment="jitter", clip=None)),
+RECIPES: dict[str, tuple[NetworkConfig, Training]] = {
+    "dcsfn": (DCSFNConfig(), Training(batch_size=24, passes=800, augment="jitter", clip=None)),
     "danet": (
-        DANet(),
+        DANetConfig(),
         Training(
             loss="danet",
             batch_size=16,
@@ -34,7 +42,7 @@ RECIPES: dict[str, tuple[Network, Training]] = {
         ),
     ),
     "prenet": (
-        PReNet(),
+        PReNetConfig(),
         Training(
             batch_size=18,
             patch_size=100,
@@ -46,7 +54,7 @@ RECIPES: dict[str, tuple[Network, Training]] = {
         ),
     ),
     "rescan": (
-        RESCAN(),
+        RESCANConfig(),
         Training(
             loss="mse-stages",
             batch_size=64,

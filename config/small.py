@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from config.rain100h import CONFIG as RAIN100H
 from config.rain100l import CONFIG as RAIN100L
-from config.schema import Config, JDNet, Training
+from config.schema import Config, JDNetConfig, Training
 
 RECIPE = Training(
     loss="ssim-l1",
@@ -27,6 +27,6 @@ RECIPE = Training(
 )
 
 SMALL: tuple[Config, ...] = tuple(
-    replace(dataset, name=f"{dataset.name}-small", network=JDNet(units=8), training=RECIPE)
+    replace(dataset, name=f"{dataset.name}-small", network=JDNetConfig(units=8), training=RECIPE)
     for dataset in (RAIN100L, RAIN100H)
 )

@@ -16,7 +16,7 @@ class TrainingData(NamedTuple):
     """All images of a training run."""
 
     patches: Patches
-    held_out: Pairs
+    validation: Pairs
     test: Pairs
 
 
@@ -36,9 +36,9 @@ def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pa
 
 
 def open_training(config: Config) -> TrainingData:
-    """The patches, held-out pairs and test pairs of a training run.
+    """The patches, validation pairs and test pairs of a training run.
 
-    A clean image of `--clean` that equals the ground truth of a held-out or test pair is left out.
+    A clean image of `--clean` that equals the ground truth of a scored pair is left out.
 
     Raises:
         UserError: the data cannot be used for this recipe.
@@ -50,11 +50,13 @@ def open_training(config: Config) -> TrainingData:
     if layers and not recipe.exchange:
         raise UserError("--layers are for exchange: set it, as in --exchange 0.5")
     pairs, test = open_pairs(data, "train"), open_pairs(data, "test")
-    if recipe.held_out >= len(pairs):
-        raise UserError(f"--held-out {recipe.held_out} leaves none of {len(pairs)} training pairs")
-    held_out, pairs = pairs[: recipe.held_out], pairs[recipe.held_out :]
+    if recipe.validation >= len(pairs):
+        raise UserError(
+            f"--validation {recipe.validation} leaves none of the {len(pairs)} training pairs"
+        )
+    validation, pairs = pairs[: recipe.validation], pairs[recipe.validation :]
 
-    scored = {pair.clean.tobytes() for pair in (*held_out, *test)} if clean else set()
+    scored = {pair.clean.tobytes() for pair in (*validation, *test)} if clean else set()
     images = [image for folder in clean for image in open_clean(folder)]
     dry = [image for image in images if image.tobytes() not in scored]
     sources = []
@@ -69,4 +71,4 @@ def open_training(config: Config) -> TrainingData:
         Exchange(sources, recipe.exchange, recipe.modelled),
         Camera(recipe.blur, recipe.veil, recipe.noise, recipe.jpeg),
     )
-    return TrainingData(patches, held_out, test)
+    return TrainingData(patches, validation, test)

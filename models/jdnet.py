@@ -112,26 +112,3 @@ class JDNet(nn.Module):
             x = leaky_relu(features.fuse(dense))
         rain = leaky_relu(self.leave(x))
         return rainy - rain
-
-    def grown(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Weights of a JDNet of fewer units as weights of this one, which then computes the same.
-
-        The old units come first. Each new fusion copies the last old one, with zero weights for the
-        new features: what those are worth, training has to find.
-
-        Args:
-            state: state dict; one of as many units or more, or of no JDNet, comes back as it is.
-        """
-        units = 0
-        while f"dense.{units}.weight" in state:
-            units += 1
-        if not 0 < units < len(self.units):
-            return state
-        own, grown = self.state_dict(), dict(state)
-        weight, bias = state[f"dense.{units - 1}.weight"], state.get(f"dense.{units - 1}.bias")
-        for unit in range(units, len(self.units)):
-            grown |= {key: own[key] for key in own if key.startswith(f"units.{unit}.")}
-            zeros = [0] * 4 + [0, (unit - units + 1) * len(weight)]
-            grown[f"dense.{unit}.weight"] = F.pad(weight, zeros)
-            grown |= {} if bias is None else {f"dense.{unit}.bias": bias}
-        return grown

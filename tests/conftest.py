@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from config import CONFIGS
-from config.schema import Config, JDNet, Synthetic
+from config.schema import Config, JDNetConfig, Synthetic
 from utils.image import Pixels, write_image
 
 torch.set_num_threads(1)  # two busy cores slow a suite of small tensors several times
@@ -43,7 +43,7 @@ def tiny(tmp_path: Path) -> Config:
         config,
         name="tiny",
         data=Synthetic(train_pairs=6, test_pairs=2, image_size=32),
-        network=JDNet(units=1, channels=16, scales=2),
+        network=JDNetConfig(units=1, channels=16, scales=2),
         training=replace(config.training, steps=6, batch_size=2, patch_size=16),
         monitoring=replace(config.monitoring, log_every=1, eval_every=3, save_minutes=0),
         run=tmp_path / "run",

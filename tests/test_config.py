@@ -7,23 +7,22 @@ from typing import Any, get_args
 
 import pytest
 
-from config import CONFIGS
-from config.cli import evaluate_config, show_config, train_config
-from config.published import PUBLISHED
+from config import CONFIGS, DATASETS
+from config.cli import eval_config, show_config, train_config
 from config.schema import (
     Config,
     Convention,
     Folders,
-    JDNet,
+    JDNetConfig,
     Synthetic,
     Training,
     as_dict,
 )
 from data import layouts, patches, synthetic
 from models import NETWORKS
-from train import learning_rate, total_steps
+from training.losses import LOSSES
+from training.schedule import learning_rate, total_steps
 from utils.errors import UserError
-from utils.losses import LOSSES
 from utils.metrics import CONVENTIONS
 
 
@@ -57,7 +56,7 @@ def test_flags_are_unique(config: Config) -> None:
 @pytest.mark.parametrize("name", ["rain100h", "rain100l"])
 def test_rain100_presets_carry_the_paper_recipe(name: str) -> None:
     config = CONFIGS[name]
-    assert config.network == JDNet(32, 32, 4, 4, 7, True, True, "image")
+    assert config.network == JDNetConfig(32, 32, 4, 4, 7, True, True, "image")
     recipe = config.training
     assert (recipe.patch_size, recipe.lr, recipe.loss, recipe.passes) == (64, 5e-4, "ssim", 1000)
     assert (recipe.milestones, recipe.decay, recipe.augment) == ((3 / 5, 4 / 5), 0.1, "none")
@@ -111,8 +110,10 @@ def test_dictionaries_agree_with_the_schema() -> None:
     assert {config.network.name for config in CONFIGS.values()} == set(NETWORKS)
     assert set(get_args(choices_of(Training)["loss"])) == set(LOSSES)
     assert choices_of(Training)["augment"] == patches.Augmentation
-    sets = {config.data.dataset for config in CONFIGS.values() if isinstance(config.data, Folders)}
-    assert {dataset for dataset, _, _ in PUBLISHED} <= sets
+    for dataset in DATASETS:
+        if isinstance(dataset.config.data, Folders) and dataset.releases:
+            assert dataset.config.data.dataset == dataset.config.name
+            assert dataset.config.data.release in dataset.releases
 
 
 def test_overrides_and_default_preset() -> None:
@@ -121,7 +122,7 @@ def test_overrides_and_default_preset() -> None:
         ["rain100l", "--lr", "1e-3", "--no-self-attention", "--loss", "mae", "--test-folder", "x"]
     )
     assert (config.training.lr, config.training.loss) == (1e-3, "mae")
-    assert config.network == JDNet(self_attention=False)
+    assert config.network == JDNetConfig(self_attention=False)
     assert isinstance(config.data, Folders)
     assert config.data.test_folder == Path("x")
 
@@ -133,7 +134,7 @@ def test_settings_become_plain_values() -> None:
 
 
 def test_eval_and_show_take_their_flags_anywhere() -> None:
-    settings, _ = evaluate_config(["rain12", "--weights", "w.pt", "--conventions", "y", "rgb"])
+    settings, _ = eval_config(["rain12", "--weights", "w.pt", "--conventions", "y", "rgb"])
     assert (settings.name, settings.conventions) == ("rain12", ("y", "rgb"))
     shown = show_config(["--weights", "w.pt", "a.png", "b"])
     assert (shown.inputs, shown.weights) == ((Path("a.png"), Path("b")), Path("w.pt"))
@@ -196,7 +197,12 @@ def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], message
 )
 def test_eval_leaves_something_to_score(flags: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        evaluate_config(flags)
+        eval_config(flags)
+
+
+def test_old_flags_still_work() -> None:
+    config = train_config(["rain100l", "--held-out", "20", "--start", "w.pt"])
+    assert (config.training.validation, config.init_from) == (20, Path("w.pt"))
 
 
 def test_show_without_input() -> None:

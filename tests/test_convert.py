@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from config import schema
-from eval import open_network
 from models import DCSFN, RESCAN, DANet, JDNet, Network, PReNet
+from models.load import open_network
 from tools import convert_checkpoint
 from tools.convert_checkpoint import _rename
 from utils import checkpoint
@@ -61,7 +60,7 @@ def test_there_and_back(tmp_path: Path, case: str, capsys: pytest.CaptureFixture
 
         again = tmp_path / "again.safetensors"
         convert_checkpoint.main([str(target), str(again)])
-        converted = open_network(again, schema.JDNet(), torch.device("cpu"))
+        converted = open_network(again)
         assert torch.equal(converted(image), expected)
     assert "written" in capsys.readouterr().out
 

@@ -12,9 +12,9 @@ from PIL import Image
 from utils.errors import UserError
 from utils.image import (
     Pixels,
+    hstack,
     list_images,
     read_image,
-    side_by_side,
     to_pixels,
     to_tensor,
     write_image,
@@ -121,7 +121,7 @@ def test_tensors_round_and_clamp() -> None:
 
 def test_side_by_side(picture: Picture) -> None:
     a, b = picture(seed=1), picture(seed=2)
-    row = side_by_side(a, b, gap=3)
+    row = hstack(a, b, gap=3)
     assert row.shape == (24, 67, 3)
     assert np.array_equal(row[:, :32], a)
     assert np.array_equal(row[:, 35:], b)

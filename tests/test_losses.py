@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.losses import LOSSES
+from training.losses import LOSSES
 from utils.metrics import score
 
 

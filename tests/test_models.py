@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from models import JDNet
 from models.dense_connection import DenseFeatures
+from models.load import grow
 from models.plain import PlainJDNet
 from models.scale_aggregation import ScaleAggregation
 from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
@@ -132,7 +133,7 @@ def test_position_keeps_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) 
 def test_a_grown_network_computes_the_same_and_learns() -> None:
     torch.manual_seed(0)
     small, large = (JDNet(units=units, channels=16).eval() for units in (2, 12))
-    large.load_state_dict(large.grown(small.state_dict()))
+    large.load_state_dict(grow(large, small.state_dict()))
     rainy = torch.rand(1, 3, 16, 20)
     torch.testing.assert_close(large(rainy), small(rainy))
     large(rainy).square().mean().backward()
@@ -140,9 +141,9 @@ def test_a_grown_network_computes_the_same_and_learns() -> None:
     assert new_features is not None
     assert new_features[:, 3 * 16 :].abs().amax(dim=0).min() > 0
     for state in (large.state_dict(), {"dense.weight": rainy}, {}):
-        assert large.grown(state) == state  # the same tensors
+        assert grow(large, state) == state  # the same tensors
     lacking = JDNet(units=2, channels=16, self_attention=False)
-    assert large.state_dict().keys() - large.grown(lacking.state_dict()).keys() == {
+    assert large.state_dict().keys() - grow(large, lacking.state_dict()).keys() == {
         key for key in small.state_dict() if ".attention." in key
     }
 

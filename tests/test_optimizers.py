@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from utils.optimizers import Muon, orthogonalize
+from training.optimizers import Muon, orthogonalize
 
 
 def network_of(*shapes: tuple[int, ...], seed: int = 0) -> nn.ParameterList:

@@ -240,13 +240,13 @@ def test_folders_of_clean_images_and_layers(folders: Folders, picture: Picture) 
 
 
 def test_scored_scenes_are_not_trained_on(folders: Folders, picture: Picture) -> None:
-    recipe = Training(patch_size=16, exchange=0.5, held_out=1)
-    patches, held_out, test = open_training(Config("mine", folders, training=recipe))
-    assert (len(patches.pairs), len(held_out), len(test)) == (2, 1, 2)
+    recipe = Training(patch_size=16, exchange=0.5, validation=1)
+    patches, validation, test = open_training(Config("mine", folders, training=recipe))
+    assert (len(patches.pairs), len(validation), len(test)) == (2, 1, 2)
     for image, seed in zip(patches.dry, (20, 21), strict=True):
         assert np.array_equal(image, picture(seed=seed))
     assert [source.rendered for source in patches.exchange.sources] == [False, True, False]
-    assert len(patches.exchange.sources[0].images) == 2  # the held-out layer is not exchanged
+    assert len(patches.exchange.sources[0].images) == 2  # the validation layer is not exchanged
 
 
 def test_exchange_mistakes(folders: Folders) -> None:

@@ -16,11 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-import eval as evaluation
+import eval as eval_script
 import show
+from config import DATASETS, WEIGHTS, default_weights
 from config.schema import Config, Folders, Synthetic
 from data import Pair, SyntheticPairs
-from eval import Scores, default_weights, evaluate, table
+from evaluation.scores import PairScore, Scores, evaluate, strip_writer, write_scores
+from evaluation.tables import table
 from models import DCSFN, JDNet, PReNet
 from train import train
 from utils import checkpoint, metrics
@@ -79,7 +81,7 @@ def test_train_then_eval_then_show(tmp_path: Path) -> None:
     [
         (["train.py", "rain100x"], "no preset 'rain100x'"),
         (["train.py", "--lrr", "1"], "did you mean --lr?"),
-        (["train.py", "real"], "without ground truth"),
+        (["train.py", "rain12"], "no training set"),
         (["eval.py", "--weights", "nowhere.pt"], "no checkpoint nowhere.pt"),
         (["show.py", "nowhere.png"], "no file or folder nowhere.png"),
         (
@@ -110,7 +112,7 @@ def test_evaluate_scores_rainy_and_derained(tmp_path: Path, picture: Picture) ->
     clean = (picture() // 2).astype(np.uint8)
     pairs = [Pair("a", clean * 2, clean), Pair("b", clean, clean)]
     network = Half(units=1, channels=16).train()
-    scores = evaluate(network, pairs, CONVENTIONS, torch.device("cpu"), strips=tmp_path)
+    scores = evaluate(network, pairs, CONVENTIONS, torch.device("cpu"), view=strip_writer(tmp_path))
     assert network.training
     assert scores.pairs == 2
     by_name = {(row.name, row.convention): row for row in scores.rows}
@@ -120,7 +122,7 @@ def test_evaluate_scores_rainy_and_derained(tmp_path: Path, picture: Picture) ->
     strip = read_image(tmp_path / "a.png")
     assert np.array_equal(strip[:, -clean.shape[1] :], clean)
 
-    evaluation.write_scores(tmp_path, scores, {"weights": "w"})
+    write_scores(tmp_path, scores, {"weights": "w"})
     rows = list(csv.DictReader((tmp_path / "scores.csv").read_text().splitlines()))
     assert len(rows) == 2 * len(CONVENTIONS)
     assert float(rows[0]["rainy_psnr"]) == by_name["a", "y"].rainy_psnr
@@ -140,7 +142,7 @@ def test_compare_sets_networks_side_by_side(
     output = tmp_path / "scores"
     files = [str(file) for file in (weights, *runs)]
     flags = ["--compare", *files, "--conventions", "y", "--output", str(output)]
-    evaluation.main([*TINY[2:], *flags])
+    eval_script.main([*TINY[2:], *flags])
     shown = capsys.readouterr().out
     assert "| rainy input " in shown
     rows = [line.split("|") for line in shown.splitlines() if "Net " in line]
@@ -173,7 +175,7 @@ def test_eval_says_which_pair_is_too_small(picture: Picture) -> None:
 
 def test_table_shows_published_rows_on_their_own_data_only() -> None:
     rows = tuple(
-        evaluation.PairScore(str(i), convention, 26.9, 0.838, 33.5, 0.95)
+        PairScore(str(i), convention, 26.9, 0.838, 33.5, 0.95)
         for i in range(100)
         for convention in CONVENTIONS
     )
@@ -199,15 +201,10 @@ def test_eval_refuses_unknown_networks(tmp_path: Path, weights: Path) -> None:
     with pytest.raises(
         UserError, match="holds a 'othernet' network: this version has jdnet, dcsfn"
     ):
-        evaluation.main(["--weights", str(tmp_path / "other.pt")])
+        eval_script.main(["--weights", str(tmp_path / "other.pt")])
     checkpoint.save(tmp_path / "odd.pt", {**payload, "arguments": {"wings": 2}})
     with pytest.raises(UserError, match=r"cannot build: .*wings"):
-        evaluation.main(["--weights", str(tmp_path / "odd.pt")])
-
-
-def test_eval_of_photographs() -> None:
-    with pytest.raises(UserError, match="without ground truth"):
-        evaluation.main(["real"])
+        eval_script.main(["--weights", str(tmp_path / "odd.pt")])
 
 
 def test_bare_weights_take_the_network_of_the_flags(
@@ -216,8 +213,8 @@ def test_bare_weights_take_the_network_of_the_flags(
     torch.save(checkpoint.load_weights(weights).state, tmp_path / "bare.pt")
     common = [*TINY[2:], "--weights", str(tmp_path / "bare.pt"), "--output", str(tmp_path / "s")]
     with pytest.raises(UserError, match="does not fit this JDNet"):
-        evaluation.main(common)
-    evaluation.main([*common, "--units", "1", "--channels", "16"])
+        eval_script.main(common)
+    eval_script.main([*common, "--units", "1", "--channels", "16"])
     assert "rainy input" in capsys.readouterr().out
 
 
@@ -335,7 +332,8 @@ def test_videos_of_any_rate(tmp_path: Path, rate: float) -> None:
 def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One's own run, then the shipped ones, and never none at all."""
     monkeypatch.chdir(tmp_path)
-    assert default_weights("rain100l") == checkpoint.SHIPPED["rain100l"]
+    assert default_weights("rain100l") == WEIGHTS / "jdnet-small-rain100l.safetensors"
+    assert default_weights("rain100l-small") == default_weights("rain100l")
     assert default_weights("rain100h") == Path("runs/rain100h/best.pt")
     own = Path("runs/rain100l/best.pt")
     own.parent.mkdir(parents=True)
@@ -345,8 +343,10 @@ def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_shipped_weights_are_those_of_the_card(tmp_path: Path) -> None:
     """And `show.py` alone derains: 3 dB on scenes that they were not trained on."""
-    card = (checkpoint.FOLDER / "README.md").read_text()
-    for weights in checkpoint.SHIPPED.values():
+    card = (WEIGHTS / "README.md").read_text()
+    shipped = [WEIGHTS / dataset.weights for dataset in DATASETS if dataset.weights]
+    assert set(shipped) == set(WEIGHTS.glob("*.safetensors"))
+    for weights in shipped:
         assert hashlib.sha256(weights.read_bytes()).hexdigest() in card
     pair = SyntheticPairs("test", 1, 96)[0]
     write_image(tmp_path / "in.png", pair.rainy)
@@ -391,11 +391,11 @@ def test_weights_know_their_network(tiny: Config) -> None:
     assert tiny.run is not None
     common = ["--weights", str(tiny.run / "best.pt"), "--output", str(tiny.run / "again")]
     with pytest.raises(UserError, match=r"says which network it holds: leave out"):
-        evaluation.main([*common, "--units", "7"])
-    evaluation.main([*TINY[2:], *common, "--name", "mine"])  # a name is no network's flag
+        eval_script.main([*common, "--units", "7"])
+    eval_script.main([*TINY[2:], *common, "--name", "mine"])  # a name is no network's flag
     summary = json.loads((tiny.run / "again" / "scores.json").read_text())
     assert summary["arguments"]["units"] == 1
     digest = hashlib.sha256((tiny.run / "best.pt").read_bytes()).hexdigest()
     assert summary["sha256"] == digest
     with pytest.raises(UserError, match=r"latest.pt is the resume state of a run: .* best.pt"):
-        evaluation.main(["--weights", str(tiny.run / "latest.pt")])
+        eval_script.main(["--weights", str(tiny.run / "latest.pt")])

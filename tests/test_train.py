@@ -16,12 +16,25 @@ import pytest
 import torch
 from torch import Tensor
 
-import train as training
+import train as script
+import training.run
 from config import CONFIGS
-from config.schema import DCSFN, RESCAN, Config, DANet, Folders, JDNet, Network, PReNet, Synthetic
-from models import JDNet as JDNetModule
+from config.schema import (
+    Config,
+    DANetConfig,
+    DCSFNConfig,
+    Folders,
+    JDNetConfig,
+    NetworkConfig,
+    PReNetConfig,
+    RESCANConfig,
+    Synthetic,
+)
+from models import JDNet
 from train import train
-from utils import checkpoint, losses
+from training import losses
+from training.run import Run
+from utils import checkpoint
 from utils.errors import UserError
 from utils.image import Pixels, read_image, write_image
 from utils.runlog import RunLog
@@ -77,10 +90,7 @@ def test_resume_is_bit_exact(tiny: Config, tmp_path: Path, monkeypatch: pytest.M
     train(tiny)
 
     broken = replace(tiny, run=tmp_path / "broken")
-    save = training._save_state
-    monkeypatch.setattr(
-        training, "_save_state", lambda *a: (save(*a), a[4] == 4 and pytest.fail("cut"))
-    )
+    stop_after(4, monkeypatch)
     with pytest.raises(pytest.fail.Exception):
         train(broken)
     assert not (tmp_path / "broken" / "scores.csv").exists()
@@ -115,10 +125,14 @@ def muon(tiny: Config, rain100_folder: Path) -> Config:
 
 def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the next trainings end once the state of this step is saved."""
-    save = training._save_state
-    monkeypatch.setattr(
-        training, "_save_state", lambda *a: (save(*a), a[4] == step and pytest.fail("cut"))
-    )
+    save = training.run.save_state
+
+    def save_and_stop(run: Run, done: int) -> None:
+        save(run, done)
+        if done == step:
+            pytest.fail("cut")
+
+    monkeypatch.setattr(script, "save_state", save_and_stop)
 
 
 def test_muon_and_exchange_resume_to_the_bit(
@@ -234,7 +248,7 @@ def test_workers_do_not_change_the_weights(tiny: Config, tmp_path: Path) -> None
 
 def test_accumulation_is_the_large_batch(tiny: Config, tmp_path: Path) -> None:
     """Without batch statistics, that is: DataParallel splits those as well."""
-    plain = replace(tiny, network=JDNet(units=1, channels=16, scales=2, self_attention=False))
+    plain = replace(tiny, network=JDNetConfig(units=1, channels=16, scales=2, self_attention=False))
     whole = with_training(plain, batch_size=4, steps=3)
     parts = replace(with_training(whole, batch_size=2, accumulate=2), run=tmp_path / "parts")
     train(whole)
@@ -293,11 +307,11 @@ def test_other_losses_train_and_are_logged_by_name(tiny: Config, loss: str) -> N
     assert all(0 < entry[loss] < 1 for entry in log_of(tiny, "step"))
 
 
-SIBLINGS: dict[str, tuple[Network, dict[str, Any]]] = {
-    "dcsfn": (DCSFN(units=1, channels=4), {"augment": "jitter"}),
-    "danet": (DANet(channels=16, blocks=1), {"loss": "danet", "augment": "eight"}),
-    "prenet": (PReNet(stages=2, channels=4), {"augment": "flip"}),
-    "rescan": (RESCAN(stages=2, channels=4), {"loss": "mse-stages"}),
+SIBLINGS: dict[str, tuple[NetworkConfig, dict[str, Any]]] = {
+    "dcsfn": (DCSFNConfig(units=1, channels=4), {"augment": "jitter"}),
+    "danet": (DANetConfig(channels=16, blocks=1), {"loss": "danet", "augment": "eight"}),
+    "prenet": (PReNetConfig(stages=2, channels=4), {"augment": "flip"}),
+    "rescan": (RESCANConfig(stages=2, channels=4), {"loss": "mse-stages"}),
 }
 
 
@@ -310,21 +324,21 @@ def test_siblings_train_and_score(tiny: Config, name: str) -> None:
     assert checkpoint.load_weights(config.run / "best.pt").network == name
 
 
-def test_held_out_pairs_choose_the_weights(tiny: Config) -> None:
-    config = with_training(tiny, held_out=2, steps=9)
+def test_validation_pairs_choose_the_weights(tiny: Config) -> None:
+    config = with_training(tiny, validation=2, steps=9)
     config = replace(config, monitoring=replace(config.monitoring, eval_pairs=1))
     train(config)
     (start,) = log_of(config, "start")
     assert len(start["data_sha256"]) == 64
-    watched = [entry["psnr_y"] for entry in log_of(config, "eval")]
+    scored = [entry["psnr_y"] for entry in log_of(config, "eval")]
     assert config.run is not None
     metadata = checkpoint.load_weights(config.run / "best.pt").metadata
-    assert metadata["watched_psnr_y"] == max(watched)
+    assert metadata["validation_psnr_y"] == max(scored)
     monitoring = replace(config.monitoring, eval_every=1)
     with pytest.raises(UserError, match=r"other settings \(eval_every 3, now 1\)"):
         train(replace(config, monitoring=monitoring))
-    with pytest.raises(UserError, match="--held-out 6 leaves none of 6 training pairs"):
-        train(with_training(tiny, held_out=6))
+    with pytest.raises(UserError, match="--validation 6 leaves none of the 6 training pairs"):
+        train(with_training(tiny, validation=6))
 
 
 def test_nothing_is_chosen_on_the_test_set(tiny: Config) -> None:
@@ -337,18 +351,18 @@ def test_a_run_starts_from_given_weights(tiny: Config, tmp_path: Path) -> None:
     train(tiny)
     assert tiny.run is not None
     first = tiny.run / "best.pt"
-    still = replace(with_training(tiny, lr=1e-12), start=first, run=tmp_path / "second")
+    still = replace(with_training(tiny, lr=1e-12), init_from=first, run=tmp_path / "second")
     psnr = train(still).mean("y", "psnr")
     for key, value in weights_of(still).items():
         if "running" not in key and "num_batches" not in key:
             torch.testing.assert_close(value, weights_of(tiny)[key], rtol=0, atol=1e-9)
-    network = JDNet(units=3, channels=16, scales=2)
+    network = JDNetConfig(units=3, channels=16, scales=2)
     grown = replace(still, network=network, run=tmp_path / "grown")
     assert train(grown).mean("y", "psnr") == pytest.approx(psnr, abs=1e-3)
     (start,) = log_of(still, "start")
-    assert start["start_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
-    with pytest.raises(UserError, match="other settings \\(start_sha256"):
-        train(replace(still, start=None))
+    assert start["init_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
+    with pytest.raises(UserError, match="other settings \\(init_sha256"):
+        train(replace(still, init_from=None))
     wider = replace(still, network=replace(tiny.network, channels=32), run=tmp_path / "third")
     with pytest.raises(UserError, match="does not fit this JDNet"):
         train(wider)
@@ -365,7 +379,7 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
         return (stages[-1] - clean).mean() * (float("nan") if len(calls) == 4 else 1.0)
 
     monkeypatch.setitem(losses.LOSSES, "ssim", explode)
-    message = r"loss nan with gradient norm nan at update 3: the last good state is .*latest.pt"
+    message = r"loss nan with gradient norm nan at step 3: the last good state is .*latest.pt"
     with pytest.raises(UserError, match=message):
         train(tiny)
     assert tiny.run is not None
@@ -375,7 +389,7 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
 
     calls[:] = [0] * 3
     monitoring = replace(tiny.monitoring, save_minutes=5)
-    with pytest.raises(UserError, match=r"at update 0: nothing was saved yet; start a new --run"):
+    with pytest.raises(UserError, match=r"at step 0: nothing was saved yet; start a new --run"):
         train(replace(tiny, monitoring=monitoring, run=tiny.run.with_name("other")))
 
 
@@ -396,8 +410,12 @@ def test_a_run_older_than_a_setting_still_resumes(tiny: Config) -> None:
     state = checkpoint.load(tiny.run / "latest.pt")
     settings = json.loads(state["settings"])
     del settings["network.position"]
+    settings["training.held_out"] = settings.pop("training.validation")  # its former name
+    settings["start_sha256"] = settings.pop("init_sha256")
     checkpoint.save(tiny.run / "latest.pt", {**state, "settings": json.dumps(settings)})
     train(tiny)
+    with pytest.raises(UserError, match=r"other settings \(training.validation 0, now 1\)"):
+        train(with_training(tiny, validation=1))
 
 
 def test_data_mistakes_leave_no_run_behind(
@@ -429,12 +447,12 @@ def test_dry_run_prints_the_plan_and_trains_nothing(
     assert tiny.run is not None
     flags = ["--train-pairs", "6", "--image-size", "32", "--patch-size", "16", "--units", "1"]
     recipe = ["--passes", "10", "--steps", "None", "--batch-size", "3", "--schedule", "multistep"]
-    training.main([*flags, *recipe, "--dry-run", "--run", str(tiny.run)])
+    script.main([*flags, *recipe, "--dry-run", "--run", str(tiny.run)])
     shown = capsys.readouterr().out
-    assert "6 pairs to train on, 0 held-out and 8 test pairs" in shown
-    assert "21 updates" in shown  # 10 * 6 / 3 and the released loop's one more
+    assert "6 pairs to train on, 0 validation and 8 test pairs" in shown
+    assert "21 steps" in shown  # 10 * 6 / 3 and the released loop's one more
     assert "0.002, times 0.1 at 12, 16" in shown
-    parameters = sum(p.numel() for p in JDNetModule(units=1).parameters())
+    parameters = sum(p.numel() for p in JDNet(units=1).parameters())
     assert f"{parameters:,} parameters" in shown
     assert not tiny.run.exists()
 

@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models import NETWORKS, JDNet, Network
 from models.ops import choose_implementation
 from models.plain import PlainJDNet
+from training.losses import negative_ssim
 from utils.errors import Parser, UserError, run_command
-from utils.losses import negative_ssim
 from utils.runtime import (
     choose_device,
     count_macs,

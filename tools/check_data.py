@@ -20,21 +20,13 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from config import release_of
 from config.cli import train_config
 from config.schema import Folders
 from data.layouts import PairFiles, find_pairs, read_pair
 from data.rain_layers import rain_layer
 from utils.errors import UserError, run_command
 
-# (dataset, release) -> pairs of the training and the test set.
-EXPECTED = {
-    ("rain100h", "old"): (1800, 100),
-    ("rain100h", "new"): (1800, 200),
-    ("rain100l", "old"): (200, 100),
-    ("rain100l", "new"): (1800, 200),
-    ("rain12", "old"): (0, 12),
-    ("rain1200", "DID-MDN"): (12_000, 1200),
-}
 BROWSER_DUPLICATE = re.compile(r"\(\d+\)$|( - copy)$", re.IGNORECASE)
 
 
@@ -104,7 +96,8 @@ def main(arguments: list[str]) -> None:
     data = config.data
     if not isinstance(data, Folders):
         raise UserError(f"{config.name} is no set of pairs on disk: nothing to check")
-    expected = EXPECTED.get((data.dataset, data.release), (None, None))
+    facts = release_of(data)
+    expected = (facts.train_pairs, facts.test_pairs) if facts else (None, None)
     reports = {}
     for title, folder, count in zip(
         ("train", "test"), (data.train_folder, data.test_folder), expected, strict=True

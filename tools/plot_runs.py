@@ -2,7 +2,8 @@
 
     python tools/plot_runs.py runs/a runs/b --output curves.png
 
-A point of the loss is the median of `--window` logged values; the PSNR is of the watched pairs.
+A point of the loss is the median of `--window` logged values; the PSNR is of the
+pairs scored on the way.
 """
 
 import argparse
@@ -57,7 +58,7 @@ def draw(runs: dict[str, list[dict[str, Any]]], window: int) -> Figure:
             label=name,
         )
     above.set(yscale="log", ylabel="loss")
-    below.set(xlabel="updates", ylabel="PSNR in y, dB, watched pairs")
+    below.set(xlabel="step", ylabel="PSNR in y, dB")
     for axes in (above, below):
         axes.grid(alpha=0.3)
         axes.legend()

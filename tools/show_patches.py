@@ -18,7 +18,7 @@ from config.cli import train_config
 from data.open import open_training
 from data.patches import Patches
 from utils.errors import run_command
-from utils.image import Pixels, side_by_side, to_pixels, write_image
+from utils.image import Pixels, hstack, to_pixels, write_image
 
 ROWS, COLUMNS = 2, 6
 ZOOM = 2  # pixels of the picture for one of a patch
@@ -30,11 +30,11 @@ def draw(patches: Patches) -> Pixels:
     for row in range(ROWS):
         pairs = [patches[row * COLUMNS + column] for column in range(COLUMNS)]
         rows += [
-            side_by_side(*(to_pixels(pair.rainy) for pair in pairs)),
-            side_by_side(*(to_pixels(pair.clean) for pair in pairs)),
+            hstack(*(to_pixels(pair.rainy) for pair in pairs)),
+            hstack(*(to_pixels(pair.clean) for pair in pairs)),
         ]
     turned = [row.swapaxes(0, 1) for row in rows]
-    picture = side_by_side(*turned).swapaxes(0, 1)
+    picture = hstack(*turned).swapaxes(0, 1)
     return np.ascontiguousarray(picture.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1))
 
 

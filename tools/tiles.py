@@ -17,10 +17,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from config.schema import JDNet
 from data import find_rainy
-from eval import open_network
 from models import Network
+from models.load import open_network
 from utils.errors import Parser, UserError, run_command
 from utils.image import read_image, to_tensor
 from utils.inference import ALIGNMENT, MARGIN
@@ -70,7 +69,7 @@ def main(arguments: list[str]) -> None:
     print(f"tiles of {options.side}x{options.side} in {len(files)} images, levels of 255\n")
     print("| weights | alone: mean | largest | with its place: mean | largest |\n|" + "---|" * 5)
     for path in options.weights:
-        network = open_network(path, JDNet(), device)
+        network = open_network(path, device)
         differences = []
         for file in files:
             rainy = to_tensor(read_image(file)).to(device)

@@ -18,13 +18,6 @@ from torch import Tensor, nn
 from utils.errors import UserError
 from utils.files import replacing
 
-# What each preset takes where no weights are named; weights/README.md has a card for each.
-FOLDER = Path(__file__).resolve().parents[1] / "weights"
-SHIPPED = {
-    "rain100l": FOLDER / "jdnet-small-rain100l.safetensors",
-    "real": FOLDER / "jdnet-small-real.safetensors",
-}
-
 WRAPPERS = ("state_dict", "net", "params_ema", "params", "model")
 PREFIXES = ("module.", "_orig_mod.")
 
@@ -33,15 +26,9 @@ class Weights(NamedTuple):
     """A network's parameters and what the file says about them."""
 
     state: dict[str, Tensor]
-    network: str | None  # name in models.NETWORKS, None where the file does not say
+    network: str | None  # its name, None where the file does not say
     arguments: dict[str, Any]  # of the network's constructor
     metadata: dict[str, Any]
-
-
-def shipped(name: str) -> Path | None:
-    """Weights that came with this code for a preset, as short a path as there is."""
-    path, here = SHIPPED.get(name), Path.cwd()
-    return path.relative_to(here) if path and path.is_relative_to(here) else path
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:

@@ -124,7 +124,7 @@ def to_pixels(image: Tensor, dtype: type[np.unsignedinteger[Any]] = np.uint8) ->
     return np.ascontiguousarray(planes.transpose(1, 2, 0).astype(dtype))
 
 
-def side_by_side(*images: Pixels, gap: int = 4) -> Pixels:
+def hstack(*images: Pixels, gap: int = 4) -> Pixels:
     """Join images of one height in a row, with a white gap: rainy | derained | clean."""
     peak = np.iinfo(images[0].dtype).max
     white = np.full((images[0].shape[0], gap, 3), peak, dtype=images[0].dtype)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from config.schema import Training
+
 ROOT_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Muon's quintic iteration
 ADAM_SIZE = 0.2  # root mean square of a typical Adam update, in units of the learning rate
 
@@ -108,3 +110,10 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
         square = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return x
+
+
+def make_optimizer(recipe: Training, network: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer of a recipe."""
+    if recipe.optimizer == "muon":
+        return Muon(network, recipe.lr, recipe.weight_decay)
+    return torch.optim.Adam(network.parameters(), fused=True)

@@ -6,14 +6,16 @@ back, the smaller the better.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from config.schema import Training
 from utils.metrics import ssim_map
 
-Loss = Callable[..., Tensor]  # (outputs, clean, and what one loss alone takes)
+Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 def negative_ssim(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
@@ -74,9 +76,25 @@ def _blur(x: Tensor) -> Tensor:
 
 LOSSES: dict[str, Loss] = {
     "ssim": negative_ssim,
-    "ssim-l1": ssim_l1,
+    "ssim-l1": ssim_l1,  # its weight is `Training.l1_weight`
     "mae": mae,
     "mse": mse,
     "mse-stages": mse_of_stages,
     "danet": danet,
 }
+# Losses that stay near -1, and what the log shows of them: the distance from there.
+NEAR_MINUS_ONE = {"ssim": "1-ssim", "ssim-l1": "1-ssim+l1"}
+
+
+def make_loss(recipe: Training) -> Loss:
+    """The loss of a recipe."""
+    if recipe.loss == "ssim-l1":
+        return partial(ssim_l1, weight=recipe.l1_weight)
+    return LOSSES[recipe.loss]
+
+
+def log_entry(recipe: Training, loss: float) -> dict[str, float]:
+    """Name and value of the loss in the log."""
+    if recipe.loss in NEAR_MINUS_ONE:
+        return {NEAR_MINUS_ONE[recipe.loss]: 1 + loss}
+    return {recipe.loss: loss}

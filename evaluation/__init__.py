@@ -1,0 +1,1 @@
+"""Scoring networks on image pairs, and the tables and files of the scores."""

@@ -1,0 +1,102 @@
+"""Scores as tables: one network beside published rows, or several networks side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from config import release_of
+from config.schema import Folders, Synthetic
+from evaluation.scores import Scores
+from models import Network
+from utils.runtime import count_macs, count_parameters
+
+
+def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
+    """The scores as aligned text, published ones in rows of their own.
+
+    Args:
+        scores: what was measured.
+        data: what it was measured on.
+        method: names the derained row.
+    """
+    facts = release_of(data)
+    comparable = facts is not None and facts.test_pairs == scores.pairs
+    published = facts.published if facts is not None and comparable else ()
+    names = ["rainy input", method, *(row.method for row in published)]
+    first = max(map(len, names)) + 2
+    lines = [
+        title(data, scores.pairs),
+        "",
+        " " * first + "".join(f"{c:>18}" for c in scores.conventions),
+        " " * first + "      PSNR    SSIM" * len(scores.conventions),
+    ]
+    for name, prefix in (("rainy input", "rainy_"), (method, "")):
+        cells = [
+            f"{scores.mean(c, prefix + 'psnr'):>10.2f}{scores.mean(c, prefix + 'ssim'):>8.4f}"
+            for c in scores.conventions
+        ]
+        lines.append(f"{name:<{first}}" + "".join(cells))
+    if published:
+        lines.append("published, each in its own convention:")
+    for row in published:
+        cell = f"{row.psnr:>10.2f}{row.ssim:>8g}"
+        cells = [cell if c == row.convention else " " * 18 for c in scores.conventions]
+        if row.convention not in scores.conventions:
+            cells = [f"{cell.lstrip()} in {row.convention}"]
+        lines.append((f"{row.method:<{first}}" + "".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def comparison(
+    results: Sequence[Scores],
+    networks: Sequence[Network],
+    files: Sequence[Path],
+    data: Folders | Synthetic,
+    size: tuple[int, int],
+) -> str:
+    """Several networks on one dataset, with what they cost: a Markdown table.
+
+    Args:
+        results: what was measured, one for each network.
+        networks: the networks.
+        files: their weights.
+        data: what it was measured on.
+        size: height and width that the multiply-adds are counted for.
+    """
+    height, width = size
+    conventions = results[0].conventions
+    first = results[0]
+    rainy = (
+        f"{first.mean(c, 'rainy_psnr'):.2f} / {first.mean(c, 'rainy_ssim'):.4f}"
+        for c in conventions
+    )
+    header = ["network", "weights", "parameters", f"GMAC {width}x{height}", "s an image"]
+    rows = [[*header, *conventions], ["rainy input", "", "", "", "", *rainy]]
+    for scores, network, file in zip(results, networks, files, strict=True):
+        cells = (
+            f"{scores.mean(c, 'psnr'):.2f} / {scores.mean(c, 'ssim'):.4f}" for c in conventions
+        )
+        rows.append(
+            [
+                type(network).__name__,
+                str(file),
+                f"{count_parameters(network):,}",
+                f"{count_macs(network, height, width) / 1e9:.1f}",
+                f"{median(scores.seconds):.2f}",
+                *cells,
+            ]
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+        for row in rows
+    ]
+    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+    return "\n".join([f"{title(data, first.pairs)}: PSNR / SSIM", "", lines[0], rule, *lines[1:]])
+
+
+def title(data: Folders | Synthetic, pairs: int) -> str:
+    """What a table was measured on."""
+    if isinstance(data, Folders):
+        return f"{data.dataset}, {data.release} release, {pairs} pairs"
+    return f"synthetic, {data.heaviness} rain, {pairs} pairs"

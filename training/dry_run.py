@@ -1,0 +1,58 @@
+"""What a training run would do, and what it would cost here."""
+
+import time
+
+import torch
+
+from config.schema import Config
+from training.losses import make_loss
+from training.run import build_network, open_data
+from training.schedule import describe_schedule, patches_per_step, total_steps
+from utils.runtime import choose_device, count_parameters, peak_memory, synchronize
+
+
+def plan(config: Config) -> str:
+    """The plan of a run as aligned text.
+
+    Time and memory are estimates from two steps; on the CPU, with two patches and scaled up.
+
+    Raises:
+        UserError: the data cannot be used.
+    """
+    recipe = config.training
+    device = choose_device(config.machine.device)
+    precision = getattr(torch, config.machine.precision)
+    data = open_data(config)
+    scenes = data.patches.scenes
+    steps = total_steps(recipe, scenes)
+    network = build_network(config, device)
+    compute_loss = make_loss(recipe)
+
+    count = min(recipe.batch_size, 2) if device.type == "cpu" else recipe.batch_size
+    patch = torch.rand(count, 3, recipe.patch_size, recipe.patch_size, device=device)
+    before, seconds = peak_memory(device), 0.0
+    for _ in range(2):  # the first one warms up
+        start = time.perf_counter()
+        with torch.autocast(device.type, precision, precision != torch.float32):
+            outputs = network.stages(patch)
+        compute_loss(outputs, patch).backward()
+        synchronize(device)
+        seconds = time.perf_counter() - start
+    scale = recipe.batch_size / count
+    seconds *= scale * recipe.accumulate
+    memory = before + (peak_memory(device) - before) * scale
+
+    side, passes = recipe.patch_size, steps * patches_per_step(recipe) / scenes
+    rows = {
+        "data": f"{data.patches.describe()} to train on, {len(data.validation)} validation and "
+        f"{len(data.test)} test pairs",
+        "network": f"{config.network.name}, {count_parameters(network):,} parameters",
+        "step": f"{recipe.accumulate} x {recipe.batch_size} patches of {side}x{side}, "
+        f"{recipe.loss} loss, {config.machine.precision} on {device}",
+        "length": f"{steps:,} steps, {passes:,.0f} passes",
+        "learning rate": f"{recipe.optimizer}, {recipe.lr:g}, "
+        + describe_schedule(recipe, steps, scenes),
+        "time": f"about {seconds:.2g} s a step, {seconds * steps / 3600:.2g} hours in all",
+        "memory": f"about {memory / 2**30:.2g} GiB",
+    }
+    return "\n".join(f"{name + ':':<15}{value}" for name, value in rows.items())
