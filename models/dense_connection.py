@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-GROUP = 8
+# Wider buffers mean fewer convolutions, but more zeros in the last one.
+GROUP = 4
 
 
 class SideBySide:
@@ -25,46 +26,45 @@ class SideBySide:
 
     def __init__(self, length: int) -> None:
         self.length = length
-        self.count = 0
         self.buffers: list[Tensor] = []
 
-    def append(self, x: Tensor) -> None:
-        """Add one more."""
+    def put(self, place: int, x: Tensor) -> None:
+        """Store the tensor of this place: the next free one, or one to be overwritten."""
         group = 1 if x.is_meta else GROUP  # what is only counted shall not count the zeros
-        place, channels = self.count % group, x.shape[1]
-        if place == 0:
-            size = min(group, self.length - self.count) * channels
+        channels, (buffer, column) = x.shape[1], divmod(place, group)
+        if buffer == len(self.buffers):
+            size = min(group, self.length - place) * channels
             # Zeros, because what is not filled yet meets weights of zero.
-            buffer = x.new_zeros(x.shape[0], *x.shape[2:], size)
-            self.buffers.append(buffer.permute(0, 3, 1, 2))
-        self.buffers[-1][:, place * channels : (place + 1) * channels] = x
-        self.count += 1
+            empty = x.new_zeros(x.shape[0], *x.shape[2:], size)
+            self.buffers.append(empty.permute(0, 3, 1, 2))
+        self.buffers[buffer][:, column * channels : (column + 1) * channels] = x
 
     def convolve(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """F.conv2d(cat(first few), weight, bias), as many as the weight [N, n * C, 1, 1] takes."""
-        first, *others = zip(self.buffers, self._cut(weight), strict=False)
-        out = F.conv2d(*first, bias)
+        """F.conv2d(cat(all), weight, bias); the weight may be short, or too long."""
+        (first, part), *others = self._parts(weight)
+        out = F.conv2d(first, part, bias)
         for buffer, part in others:
             out += F.conv2d(buffer, part)
         return out
 
-    def weight_gradient(self, weight: Tensor, grad: Tensor) -> Tensor:
-        """Gradient of `convolve` with respect to its weight, given that of its result."""
+    def weight_gradients(self, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of `convolve` with respect to its weight and bias, given that of its result."""
         parts = [
             torch.ops.aten.convolution_backward(
-                *(grad, buffer, part, None, [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
-                output_mask=[False, True, False],
-            )[1]
-            for buffer, part in zip(self.buffers, self._cut(weight), strict=False)
+                *(grad, buffer, part, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
+                output_mask=[False, True, i == 0],
+            )[1:]
+            for i, (buffer, part) in enumerate(self._parts(weight))
         ]
-        return torch.cat(parts, dim=1)[:, : weight.shape[1]]
+        return torch.cat([part for part, _ in parts], dim=1)[:, : weight.shape[1]], parts[0][1]
 
-    def _cut(self, weight: Tensor) -> list[Tensor]:
-        """One part for each buffer that is wanted, zero for the rest of the last one."""
+    def _parts(self, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each buffer that the weight reaches, and its part of that; zero where it ends before."""
         width = self.buffers[0].shape[1]
-        wanted = self.buffers[: -(-weight.shape[1] // width)]
-        rest = sum(buffer.shape[1] for buffer in wanted) - weight.shape[1]
-        return [part.contiguous() for part in _pad(weight, rest).split(width, dim=1)]
+        parts = list(zip(self.buffers, weight.split(width, dim=1), strict=False))
+        buffer, last = parts[-1]
+        parts[-1] = (buffer, F.pad(last, [0, 0, 0, 0, 0, buffer.shape[1] - last.shape[1]]))
+        return [(buffer, part.contiguous()) for buffer, part in parts]
 
 
 class DenseFeatures:
@@ -77,93 +77,80 @@ class DenseFeatures:
 
     def __init__(self, first: Tensor, length: int) -> None:
         self.chain = _Chain(length)
-        self.tickets: list[Tensor] = []
+        self.token = first.new_zeros(length - 1)
         self.append(first)
 
     def append(self, x: Tensor) -> None:
         """Add one more, [B, C, H, W]."""
-        ticket: Tensor = _Append.apply(x, self.chain)  # type: ignore[no-untyped-call]
-        self.tickets.append(ticket)
+        self.token = _Append.apply(x, self.token, self.chain)  # type: ignore[no-untyped-call]
 
     def fuse(self, layer: nn.Module) -> Tensor:
         """Apply a 1x1 convolution with C channels out to all features so far: [B, C, H, W]."""
         assert isinstance(layer, nn.Conv2d)
         fused: Tensor = _Fuse.apply(  # type: ignore[no-untyped-call]
-            layer.weight, layer.bias, self.chain, *self.tickets
+            layer.weight, layer.bias, self.token, self.chain
         )
         return fused
 
 
 class _Chain:
-    """What forward and backward share. It must not know tickets: they know it, and would leak."""
+    """What forward and backward share. It must not know tokens: they know it, and would leak."""
 
     def __init__(self, length: int) -> None:
-        self.features = SideBySide(length)
-        self.fusions = 0
-        self.start_backward()
+        self.features, self.count = SideBySide(length), 0
+        self.gradients = SideBySide(length - 1)
+        self.places: dict[int, int] = {}  # in `gradients`, of the fusion of so many features
+        self.weights: Tensor | None = None  # of the fusions, see `put_gradient`
 
-    def start_backward(self) -> None:
-        self.gradients = SideBySide(self.features.length - 1)
-        self.weights: dict[int, Tensor] = {}  # of the fusions in `gradients`, in that order
+    def put_gradient(self, grad: Tensor, weight: Tensor) -> int:
+        """Keep a fusion's gradient, [B, C, H, W], and its weight, [C, n * C, 1, 1]; its place."""
+        channels, longest = grad.shape[1], self.gradients.length
+        count = weight.shape[1] // channels
+        # Another backward through a retained graph overwrites what the last one left.
+        place = self.places.setdefault(count, len(self.places))
+        self.gradients.put(place, grad)
+        if self.weights is None:
+            # For each feature the weight of a convolution over all gradients.
+            self.weights = grad.new_zeros(longest + 1, channels, longest, channels)
+        self.weights[:count, :, place] = weight.view(channels, count, channels).permute(1, 2, 0)
+        return place
 
 
 class _Append(torch.autograd.Function):
-    """Store a feature and give a ticket for it.
+    """Store a feature and renew the token.
 
-    A fusion takes the tickets of the features that it uses. That is how autograd knows when all of
-    a feature's fusions have run backwards; the tickets' gradients say which ones that were.
+    A fusion takes the newest token. So autograd knows that a feature's backward comes after those
+    of all its fusions, and the token's gradient says at which places these left theirs.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, chain: _Chain) -> Tensor:
-        channels, count = x.shape[1], chain.features.count
-        ctx.chain, ctx.columns = chain, slice(count * channels, (count + 1) * channels)
-        chain.features.append(x)
-        return torch.zeros(chain.features.length - 1, device=x.device)
+    def forward(ctx: Any, x: Tensor, token: Tensor, chain: _Chain) -> Tensor:
+        ctx.chain, ctx.place = chain, chain.count
+        chain.features.put(chain.count, x)
+        chain.count += 1
+        return torch.zeros_like(token)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, used_by: Tensor) -> tuple[Tensor, None]:
-        weights = [
-            used_by[fusion].to(weight.dtype) * weight[:, ctx.columns].transpose(0, 1)
-            for fusion, weight in ctx.chain.weights.items()
-        ]
-        return ctx.chain.gradients.convolve(torch.cat(weights, dim=1)), None
+    def backward(ctx: Any, used: Tensor) -> tuple[Tensor, Tensor, None]:
+        weight = ctx.chain.weights[ctx.place] * used[:, None]
+        return ctx.chain.gradients.convolve(weight.flatten(1)[..., None, None]), used, None
 
 
 class _Fuse(torch.autograd.Function):
     """Convolve all features so far. Its backward leaves their gradients to `_Append`."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor, chain: _Chain, *tickets: Tensor) -> Tensor:
-        ctx.save_for_backward(weight, bias)
-        ctx.chain, ctx.fusion, ctx.tickets = chain, chain.fusions, len(tickets)
-        chain.fusions += 1
+    def forward(ctx: Any, weight: Tensor, bias: Tensor, token: Tensor, chain: _Chain) -> Tensor:
+        weight = weight.to(token.dtype)  # that of the features: lower under autocast
+        ctx.save_for_backward(weight, token)
+        ctx.chain = chain
         return chain.features.convolve(weight, bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        weight, bias = ctx.saved_tensors
-        chain: _Chain = ctx.chain
-        if ctx.fusion in chain.weights:
-            chain.start_backward()  # a second backward through a graph that was retained
-        # Under autocast the forward ran in the precision of `grad`.
-        used = weight.to(grad.dtype)
-        chain.gradients.append(grad)
-        chain.weights[ctx.fusion] = _pad(
-            used, chain.features.length * grad.shape[1] - used.shape[1]
-        )
-        ticket = torch.zeros(chain.features.length - 1, device=grad.device)
-        ticket[ctx.fusion] = 1
-        return (
-            chain.features.weight_gradient(used, grad).to(weight.dtype),
-            grad.sum(dim=(0, 2, 3), dtype=bias.dtype),
-            None,
-            *[ticket] * ctx.tickets,
-        )
-
-
-def _pad(weight: Tensor, channels: int) -> Tensor:
-    """Zeros for so many more input channels of a 1x1 convolution."""
-    return F.pad(weight, [0, 0, 0, 0, 0, channels])
+        weight, token = ctx.saved_tensors
+        used = torch.zeros_like(token)
+        used[ctx.chain.put_gradient(grad, weight)] = 1
+        return *ctx.chain.features.weight_gradients(weight, grad), used, None
