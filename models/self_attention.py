@@ -49,7 +49,8 @@ class SelfAttention(nn.Module):
             gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
         phi, psi, beta = _side_by_side(features, self.phi, self.psi, self.beta)
         y = pairwise_attention(phi, psi, beta, position, gamma.flatten(), self.footprint)
-        y = leaky_relu(self.norm_out(y)).contiguous(memory_format=torch.channels_last)
+        # In this order LeakyReLU's backward meets one layout only.
+        y = leaky_relu(self.norm_out(y).contiguous(memory_format=torch.channels_last))
         out: Tensor = self.expand(y).add_(x)
         return out
 
