@@ -8,9 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
+from utils.conventions import Convention
 from utils.errors import UserError
 
-Convention = Literal["y", "y-float", "y-prenet", "rgb", "rgb-jdnet"]
+Layout = Literal["rain100", "two-folders", "side-by-side"]
+Order = Literal["clean-rainy", "rainy-clean"]
+Heaviness = Literal["light", "heavy", "mixed"]
+Augmentation = Literal["none", "flip", "eight", "jitter"]
 
 
 def _require(holds: bool, message: str) -> None:
@@ -59,9 +63,9 @@ class Folders:
     """Training set; None for a set that is only scored."""
     test_folder: Path
     """Test set."""
-    layout: Literal["rain100", "two-folders", "side-by-side"] = "rain100"
+    layout: Layout = "rain100"
     """Where the two images of a pair lie; README's Data section shows each tree."""
-    order: Literal["clean-rainy", "rainy-clean"] = "clean-rainy"
+    order: Order = "clean-rainy"
     """Halves of a side-by-side image, left to right."""
     release: str = "old"
     """Release of the dataset: scores of two releases do not compare."""
@@ -81,7 +85,7 @@ class Synthetic:
     """Test pairs, of other scenes."""
     image_size: int = 192
     """Side of the square images, pixels."""
-    heaviness: Literal["light", "heavy", "mixed"] = "light"
+    heaviness: Heaviness = "light"
     """Kind of rain."""
 
     def __post_init__(self) -> None:
@@ -231,7 +235,7 @@ class Training:
     """Forward passes per step: makes a large batch out of what fits."""
     patch_size: int = 64
     """Side of the square training patches, pixels."""
-    augment: Literal["none", "flip", "eight", "jitter"] = "none"
+    augment: Augmentation = "none"
     """Mirror patches; also turn them by quarters; or scale, mirror and turn them freely (DCSFN)."""
     exchange: float = 0.0
     """Share of the patches that carry the rain layer of another pair, or one of --layers."""

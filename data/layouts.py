@@ -10,16 +10,14 @@ import re
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Literal, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import numpy as np
 
+from config.schema import Layout, Order
 from data.pairs import Pair
 from utils.errors import UserError
 from utils.image import Pixels, list_images, read_image
-
-Layout = Literal["rain100", "two-folders", "side-by-side"]
-Order = Literal["clean-rainy", "rainy-clean"]
 
 RAINY = ("rainy", "rain", "input", "rainy_image")
 CLEAN = ("norain", "clean", "gt", "groundtruth", "ground_truth", "target")
@@ -39,7 +37,7 @@ def find_pairs(
     folder: Path,
     layout: Layout,
     order: Order = "clean-rainy",
-    alone: list[Path] | None = None,
+    unpaired: list[Path] | None = None,
 ) -> list[PairFiles]:
     """List the pairs of a folder in natural order of their names.
 
@@ -47,7 +45,7 @@ def find_pairs(
         folder: the root of a training or test set.
         layout: see the module's docstring.
         order: of the halves of side-by-side images, left to right.
-        alone: where images without a partner are put; None makes them an error.
+        unpaired: images without a partner are added to this list; None makes them an error.
 
     Raises:
         UserError: the folder is missing or empty, two images have one name, or one has no partner.
@@ -56,14 +54,14 @@ def find_pairs(
         pairs = [PairFiles(f.stem, f, f, order) for f in _by_key(list_images(folder)).values()]
     elif layout == "two-folders":
         rainy, clean = (list_images(_subfolder(folder, names)) for names in (RAINY, CLEAN))
-        pairs = match_names(rainy, clean, alone)
+        pairs = match_names(rainy, clean, unpaired)
     else:
         files = list_images(folder)
         clean = [f for f in files if f.name.startswith("norain-")]
         rainy = [f for f in files if f.name.startswith("rain-")]
         if not clean:
             raise UserError(f"no norain-N.png in {folder}: expected the official Rain100 names")
-        pairs = match_names(rainy or list_images(folder / "rainy"), clean, alone)
+        pairs = match_names(rainy or list_images(folder / "rainy"), clean, unpaired)
     return sorted(pairs, key=lambda pair: _natural(pair.name))
 
 
@@ -82,22 +80,22 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
 
 
 def match_names(
-    rainy: Iterable[Path], clean: Iterable[Path], alone: list[Path] | None = None
+    rainy: Iterable[Path], clean: Iterable[Path], unpaired: list[Path] | None = None
 ) -> list[PairFiles]:
-    """Pair two lists of files by name; `alone` as in `find_pairs`.
+    """Pair two lists of files by name; `unpaired` as in `find_pairs`.
 
     Raises:
         UserError: an image has no partner, or two of one list have the same name.
     """
     rainy_by_key, clean_by_key = _by_key(rainy), _by_key(clean)
-    lonely = [f for key, f in rainy_by_key.items() if key not in clean_by_key]
-    lonely += [f for key, f in clean_by_key.items() if key not in rainy_by_key]
-    if alone is not None:
-        alone += lonely
-    elif lonely:
-        names = ", ".join(f.name for f in lonely[:3])
-        more = f" and {len(lonely) - 3} more" if len(lonely) > 3 else ""
-        raise UserError(f"{len(lonely)} images without a partner of the same name: {names}{more}")
+    left = [f for key, f in rainy_by_key.items() if key not in clean_by_key]
+    left += [f for key, f in clean_by_key.items() if key not in rainy_by_key]
+    if unpaired is not None:
+        unpaired += left
+    elif left:
+        names = ", ".join(f.name for f in left[:3])
+        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+        raise UserError(f"{len(left)} images without a partner of the same name: {names}{more}")
     return [
         PairFiles(f.stem, f, clean_by_key[key])
         for key, f in rainy_by_key.items()

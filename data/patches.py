@@ -6,20 +6,19 @@ there is no sampler or generator state to save.
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from config.schema import Augmentation
 from data.camera import Camera, photograph
 from data.pairs import Pairs
 from data.rain_layers import Exchange, exchange_rain
 from utils.errors import UserError
 from utils.image import Pixels, to_tensor
-
-Augmentation = Literal["none", "flip", "eight", "jitter"]
 
 
 class PatchPair(NamedTuple):

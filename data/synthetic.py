@@ -18,11 +18,11 @@ import numpy as np
 import skimage.data
 from numpy.typing import NDArray
 
+from config.schema import Heaviness
 from data.pairs import Pair
 from utils.image import Pixels
 
 Split = Literal["train", "test"]
-Heaviness = Literal["light", "heavy", "mixed"]
 
 # Colour scenes lead the tests, for they are what a person judges. None needs a download.
 SCENES: dict[Split, tuple[str, ...]] = {

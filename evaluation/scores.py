@@ -18,11 +18,12 @@ from tqdm import tqdm
 
 from data.pairs import Pair, Pairs
 from utils import checkpoint
+from utils.conventions import Convention
 from utils.errors import UserError
 from utils.files import write_text
 from utils.image import Pixels, hstack, to_pixels, to_tensor, write_image
 from utils.inference import derain
-from utils.metrics import Convention, score
+from utils.metrics import score
 from utils.runtime import synchronize
 
 STRIPS = 4  # pictures written beside the scores

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from config.schema import Augmentation, Heaviness
 from data import FolderPairs, Pair, Patches, SyntheticPairs, find_pairs
-from data.patches import Augmentation
-from data.synthetic import SCENES, Heaviness
+from data.synthetic import SCENES
 from utils.errors import UserError
 from utils.image import Pixels, to_tensor, write_image
 from utils.metrics import score

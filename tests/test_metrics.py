@@ -11,7 +11,8 @@ import torch
 from parity import FIXTURES, load_fixture
 from torch import Tensor
 
-from utils.metrics import CONVENTIONS, Convention, score, ssim_map
+from utils.conventions import CONVENTIONS, Convention
+from utils.metrics import score, ssim_map
 
 GOLDEN = list(csv.DictReader((FIXTURES / "metrics.csv").read_text().splitlines()))
 RELEASED = load_fixture("metrics-released.json")

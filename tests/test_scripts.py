@@ -26,10 +26,10 @@ from evaluation.tables import table
 from models import DCSFN, JDNet, PReNet
 from train import train
 from utils import checkpoint, metrics
+from utils.conventions import CONVENTIONS
 from utils.errors import UserError
 from utils.image import Pixels, read_image, to_pixels, to_tensor, write_image
 from utils.inference import derain
-from utils.metrics import CONVENTIONS
 from utils.runtime import count_macs
 from utils.video import Frames, video_writer
 

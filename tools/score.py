@@ -19,10 +19,11 @@ from typing import NamedTuple, get_args
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from data.layouts import match_names, pair_key
+from utils.conventions import Convention
 from utils.errors import Parser, UserError, run_command
 from utils.files import write_text
 from utils.image import list_images, read_image, to_tensor
-from utils.metrics import Convention, score
+from utils.metrics import score
 
 
 class Row(NamedTuple):

@@ -15,14 +15,14 @@ SSIM is that of Wang et al. (2004): 11x11 Gaussian window, sigma 1.5, K1 0.01, K
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Convention = Literal["y", "y-float", "y-prenet", "rgb", "rgb-jdnet"]
-CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
+from utils.conventions import CONVENTIONS, Convention
+
 WINDOW, SIGMA = 11, 1.5
 
 

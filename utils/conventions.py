@@ -1,0 +1,6 @@
+"""Names of the conventions in which images are scored; `utils.metrics` defines them."""
+
+from typing import Literal, get_args
+
+Convention = Literal["y", "y-float", "y-prenet", "rgb", "rgb-jdnet"]
+CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
