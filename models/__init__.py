@@ -1,7 +1,7 @@
 """The networks of the papers. They import torch alone and take plain arguments.
 
 Each has `stages(rainy)`, all outputs that its paper supervises, the final one last, and
-`forward(rainy, window=None)`, the final one alone.
+`forward(rainy)`, only the final one. JDNet.forward also takes the place of a tile in its image.
 """
 
 from models.danet import DANet

@@ -328,11 +328,10 @@ class DANet(nn.Module):
         clean = self.detail(padded, rain, background)
         return background[:, :, : (h + 1) // 2, : (w + 1) // 2], clean[:, :, :h, :w]
 
-    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+    def forward(self, rainy: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
 
         Args:
             rainy: images of any size from 1x1 up.
-            window: not needed here, see `JDNet.forward`.
         """
         return self.stages(rainy)[-1]

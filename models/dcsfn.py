@@ -120,12 +120,11 @@ class DCSFN(nn.Module):
         """[B, 3, H, W] -> the derained image alone: the one output that is supervised."""
         return (self.forward(rainy),)
 
-    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+    def forward(self, rainy: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
 
         Args:
             rainy: images of any size from 1x1 up.
-            window: not needed here, see `JDNet.forward`.
         """
         h, w = rainy.shape[2:]
         if min(h, w) < SMALLEST:

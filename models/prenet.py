@@ -134,11 +134,10 @@ class PReNet(nn.Module):
             u = F.relu(u + self.blocks[i % len(self.blocks)](u))
         return u
 
-    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+    def forward(self, rainy: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
 
         Args:
             rainy: images of any size from 1x1 up.
-            window: not needed here, see `JDNet.forward`.
         """
         return self.stages(rainy)[-1]

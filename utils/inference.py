@@ -1,5 +1,7 @@
 """Apply a network to one image of any size, in tiles where the whole would not fit."""
 
+from inspect import signature
+
 import torch
 from torch import Tensor, nn
 
@@ -18,7 +20,7 @@ def derain(
     """Remove the rain from one image.
 
     Args:
-        network: in evaluation mode; called as `network(rainy, window)`, see `JDNet.forward`.
+        network: in evaluation mode; see `apply`.
         rainy: [3, H, W] in [0, 1], on the network's device.
         tile: side of the square tiles in pixels, at least 128, rounded up to a multiple of 16; 0
             takes the whole image up to a megapixel and tiles of 512 beyond. Tiles overlap by 64
@@ -48,13 +50,26 @@ def derain(
         tile = max(tile // 2 // ALIGNMENT * ALIGNMENT, 2 * OVERLAP)
 
 
+def apply(network: nn.Module, tile: Tensor, window: tuple[int, int, int, int]) -> Tensor:
+    """Apply a network to a tile of a larger image, [B, 3, h, w] -> [B, 3, h, w].
+
+    Args:
+        network: JDNet, whose position term is that of the whole image; or one without such a term.
+        tile: the tile.
+        window: (top, left, full height, full width) of the tile in the whole image.
+    """
+    takes_window = "window" in signature(network.forward).parameters
+    derained: Tensor = network(tile, window) if takes_window else network(tile)
+    return derained
+
+
 def _derain_tiles(network: nn.Module, rainy: Tensor, tile: int) -> Tensor:
     h, w = rainy.shape[1:]
     total, weight = torch.zeros_like(rainy), torch.zeros_like(rainy[:1])
     for top, bottom in _spans(h, tile):
         for left, right in _spans(w, tile):
             part = rainy[:, top:bottom, left:right].unsqueeze(0)
-            derained = network(part, (top, left, h, w)).squeeze(0).float()
+            derained = apply(network, part, (top, left, h, w)).squeeze(0).float()
             ramp = torch.outer(
                 _ramp(top, bottom, h, rainy.device), _ramp(left, right, w, rainy.device)
             )
