@@ -143,6 +143,28 @@ inline void for_shifts(const Shape &s, Step step) {
     }
 }
 
+// Gradients of `aggregate`, added to what is there.
+template <bool WHOLE, int COUNT>
+void aggregate_backward(const Floats *weights, const float *grad_out, const float *beta,
+                        const Shape &s, const Block &block, Floats *grad_weights,
+                        float *grad_beta) {
+    Floats g[COUNT];
+    for (int c = 0; c < COUNT; ++c) {
+        g[c] = read<WHOLE>(grad_out + c * s.plane(), block);
+        for (int64_t i = 0; i < block.done; ++i) g[c][i] = 0;
+    }
+    for_shifts(s, [&](int64_t k, int64_t shift) {
+        const Floats weight = weights[k];
+        Floats sum = grad_weights[k];
+        for (int c = 0; c < COUNT; ++c) {
+            const int64_t at = c * s.padded_plane() + shift;
+            sum += g[c] * read<WHOLE>(beta + at, block);
+            write<WHOLE>(read<WHOLE>(grad_beta + at, block) + g[c] * weight, grad_beta + at, block);
+        }
+        grad_weights[k] = sum;
+    });
+}
+
 // Gradients of `relation` at all shifts, added to what is there.
 template <bool WHOLE>
 void relation_backward(const Floats *grad_logits, const float *query, const float *key,
@@ -183,16 +205,20 @@ void backward_block(const Inputs &in, const Shape &s, const Block &block, const 
         weights[k] /= total;
         grad_logits[k] = Floats{};
     }
-    for (int64_t c = 0; c < s.values; ++c) {
-        const int64_t channel = block.image * s.values + c;
-        const int64_t plane = channel * s.padded_plane() + padded_at;
-        Floats g = read<WHOLE>(grad_out + channel * s.plane() + at, block);
-        for (int64_t i = 0; i < block.done; ++i) g[i] = 0;
-        for_shifts(s, [&](int64_t k, int64_t shift) {
-            grad_logits[k] += g * read<WHOLE>(in.beta + plane + shift, block);
-            float *to = grad.beta + plane + shift;
-            write<WHOLE>(read<WHOLE>(to, block) + g * weights[k], to, block);
-        });
+    const int64_t channel = block.image * s.values;
+    const float *beta = in.beta + channel * s.padded_plane() + padded_at;
+    float *grad_beta = grad.beta + channel * s.padded_plane() + padded_at;
+    grad_out += channel * s.plane() + at;
+    int64_t c = 0;
+    for (; c + 4 <= s.values; c += 4) {
+        aggregate_backward<WHOLE, 4>(weights, grad_out + c * s.plane(),
+                                     beta + c * s.padded_plane(), s, block, grad_logits,
+                                     grad_beta + c * s.padded_plane());
+    }
+    for (; c < s.values; ++c) {
+        aggregate_backward<WHOLE, 1>(weights, grad_out + c * s.plane(),
+                                     beta + c * s.padded_plane(), s, block, grad_logits,
+                                     grad_beta + c * s.padded_plane());
     }
     // Softmax: d logit = alpha * (d alpha - sum over the footprint of alpha * d alpha).
     Floats mean{};
