@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Wider buffers mean fewer convolutions, but more zeros in the last one.
-GROUP = 4
+# Narrow buffers leave few zeros, and 64 channels at once are the fastest. In half precision each
+# buffer rounds the sum once more: over 32 units pairs lose nothing by it, single ones would.
+GROUP = 2
 
 
 class SideBySide:
