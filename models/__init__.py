@@ -4,11 +4,11 @@ Each has `stages(rainy)`, all outputs that its paper supervises, the final one l
 `forward(rainy)`, only the final one. JDNet.forward also takes the place of a tile in its image.
 """
 
-from models.danet import DANet
-from models.dcsfn import DCSFN
-from models.jdnet import JDNet
-from models.prenet import PReNet
-from models.rescan import RESCAN
+from models.jdnet.network import JDNet
+from models.siblings.danet import DANet
+from models.siblings.dcsfn import DCSFN
+from models.siblings.prenet import PReNet
+from models.siblings.rescan import RESCAN
 
 __all__ = ["DCSFN", "NETWORKS", "RESCAN", "DANet", "JDNet", "Network", "PReNet"]
 

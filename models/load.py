@@ -9,7 +9,29 @@ from torch import Tensor, nn
 
 from models import NETWORKS, JDNet, Network
 from utils import checkpoint
+from utils.checkpoint import Weights
 from utils.errors import UserError
+
+# Modules under their names in older weights files.
+RENAMED = {"enter": "head", "leave": "tail"}
+
+
+def load_weights(path: Path) -> Weights:
+    """`utils.checkpoint.load_weights`, with the present names of all parameters.
+
+    Raises:
+        UserError: the file is no weights file.
+    """
+    weights = checkpoint.load_weights(path)
+    return weights._replace(state=rename(weights.state))
+
+
+def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of this or an earlier version under the present names."""
+    return {
+        ".".join(RENAMED.get(part, part) for part in key.split(".")): tensor
+        for key, tensor in state.items()
+    }
 
 
 def open_network(
@@ -29,7 +51,7 @@ def open_network(
     Raises:
         UserError: the file cannot be read, or its network is unknown or does not fit.
     """
-    weights = checkpoint.load_weights(path)
+    weights = load_weights(path)
     name = weights.network or name
     arguments = weights.arguments or arguments or {}
     if name not in NETWORKS:

@@ -8,7 +8,9 @@ import torch
 from safetensors.torch import save_file
 
 from models import JDNet
+from models.load import open_network
 from utils import checkpoint
+from utils.checkpoint import Weights
 from utils.errors import UserError
 
 
@@ -107,5 +109,19 @@ def test_misfits_name_the_first_key(network: JDNet) -> None:
     with pytest.raises(UserError, match=r"lacks units.1.* more\. Was it trained with another"):
         checkpoint.load_state(JDNet(units=2, channels=16), network.state_dict(), source)
     wider = JDNet(units=1, channels=32).state_dict()
-    with pytest.raises(UserError, match=r"enter.weight is \[32, 3, 3, 3\] there and \[16, 3, 3, 3"):
+    with pytest.raises(UserError, match=r"head.weight is \[32, 3, 3, 3\] there and \[16, 3, 3, 3"):
         checkpoint.load_state(network, wider, source)
+
+
+def test_weights_of_older_versions_load(tmp_path: Path, network: JDNet) -> None:
+    """Their first and last convolutions had other names."""
+    old = {
+        key.replace("head.", "enter.").replace("tail.", "leave."): value
+        for key, value in network.state_dict().items()
+    }
+    assert {"enter.weight", "leave.bias"} <= old.keys()
+    arguments = {"units": 1, "channels": 16}
+    checkpoint.save_weights(tmp_path / "old.safetensors", Weights(old, "jdnet", arguments, {}))
+    loaded = open_network(tmp_path / "old.safetensors")
+    for key, value in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value)

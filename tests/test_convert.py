@@ -88,7 +88,7 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         convert_checkpoint.main([n if n == "--back" else str(tmp_path / n) for n in names])
 
     torch.save(JDNet(units=1).state_dict(), tmp_path / "ours")
-    with pytest.raises(UserError, match=r"is no released network .*enterBlock.0.weight.*got enter"):
+    with pytest.raises(UserError, match=r"is no released network .*enterBlock.0.weight.*got head"):
         convert("ours", "x")
     convert("--back", "ours", "released")
     with pytest.raises(UserError, match=r"does not fit this JDNet"):
@@ -101,16 +101,16 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         convert("extra", "x")
     del payload["net"]["module.extra.weight"], payload["net"]["module.exitBlock.0.bias"]
     checkpoint.save(tmp_path / "short", payload)
-    with pytest.raises(UserError, match=r"lacks leave.bias"):
+    with pytest.raises(UserError, match=r"lacks tail.bias"):
         convert("short", "x")
 
     state = JDNet(units=1).state_dict()
     torch.save({**state, "foo": torch.zeros(1)}, tmp_path / "more")
     with pytest.raises(UserError, match="has the unknown foo"):
         convert("--back", "more", "x")
-    del state["leave.bias"]
+    del state["tail.bias"]
     torch.save(state, tmp_path / "less")
-    with pytest.raises(UserError, match=r"lacks leave.bias"):
+    with pytest.raises(UserError, match=r"lacks tail.bias"):
         convert("--back", "less", "x")
     other = Weights(JDNet(units=1).state_dict(), "jdnet", {"units": 1, "position": "patch"}, {})
     checkpoint.save_weights(tmp_path / "patch", other)

@@ -13,12 +13,12 @@ from parity import assert_gradients_match, assert_matches, filled, fixture_input
 from torch import Tensor, nn
 
 from models import JDNet
-from models.dense_connection import DenseFeatures
+from models.jdnet.dense_connection import DenseFeatures
+from models.jdnet.equations import PlainJDNet
+from models.jdnet.scale_aggregation import ScaleAggregation
+from models.jdnet.self_attention import SelfAttention, image_coordinates, patch_coordinates
+from models.jdnet.self_calibration import SelfCalibratedConv
 from models.load import grow
-from models.plain import PlainJDNet
-from models.scale_aggregation import ScaleAggregation
-from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
-from models.self_calibration import SelfCalibratedConv
 
 FIXTURE = load_fixture("jdnet.json")
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -78,7 +78,7 @@ def test_state_dict_keys_are_frozen() -> None:
     expected = {
         f"units.0.attention.{m}.{leaf}" for m, leaves in attention.items() for leaf in leaves
     }
-    modules = ["enter", "leave", "dense.0", "units.0.aggregation.fuse"]
+    modules = ["head", "tail", "dense.0", "units.0.aggregation.fuse"]
     modules += [f"units.0.aggregation.down.{j}" for j in range(4)]
     modules += [f"units.0.aggregation.blocks.{j}.{k}" for j in range(4) for k in (0, 2)]
     modules += [f"units.0.calibration.{m}" for m in ("split1", "split2", "k1", "k2", "k3", "k4")]
@@ -122,7 +122,7 @@ def test_position_keeps_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) 
         seen.append(position)
         return beta
 
-    monkeypatch.setattr("models.self_attention.pairwise_attention", attention)
+    monkeypatch.setattr("models.jdnet.self_attention.pairwise_attention", attention)
     x = torch.rand(1, 16, 4, 300)
     for enabled in (False, True):
         with torch.autocast("cpu", torch.bfloat16, enabled):

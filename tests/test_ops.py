@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.ops import choose_implementation, cuda, fuse_scales, library, pairwise_attention
-from models.ops import pairwise_attention_reference as reference
+from models.jdnet.ops import choose_implementation, cuda, fuse_scales, library, pairwise_attention
+from models.jdnet.ops import pairwise_attention_reference as reference
 
 
 class Inputs(NamedTuple):

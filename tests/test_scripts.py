@@ -262,7 +262,7 @@ def test_show_derains_videos(
     network.load_state_dict(checkpoint.load_weights(weights).state)
     rain = torch.tensor([0.1, -0.5, 0.2])  # in red, green, blue
     with torch.no_grad():
-        network.leave.get_parameter("bias").copy_(rain)
+        network.tail.get_parameter("bias").copy_(rain)
     state = {"network": "jdnet", "arguments": {"units": 1, "channels": 16}}
     checkpoint.save(weights, {**state, "state_dict": network.state_dict()})
     write_image(folder / "clip.png", picture(24, 30))

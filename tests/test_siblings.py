@@ -18,11 +18,11 @@ from parity import (
 )
 from torch import Tensor, nn
 
-from models.danet import DANet, shuffle
-from models.dcsfn import DCSFN
-from models.prenet import PReNet
-from models.recurrent import ConvLSTM, ConvRNN, Gate, SqueezeExcitation
-from models.rescan import RESCAN
+from models.siblings.danet import DANet, shuffle
+from models.siblings.dcsfn import DCSFN
+from models.siblings.prenet import PReNet
+from models.siblings.recurrent import ConvLSTM, ConvRNN, Gate, SqueezeExcitation
+from models.siblings.rescan import RESCAN
 from tools.released_keys import released_key
 
 Sibling = DCSFN | DANet | PReNet | RESCAN
@@ -209,7 +209,7 @@ def test_squeeze_excitation_longhand() -> None:
 def test_rescan_frames(frame: Any, sums: list[int]) -> None:
     """A decoder that answers 0.1 whatever it sees; "add" stops the gradient at each stage."""
     network = RESCAN(stages=3, channels=4, frame=frame)
-    last = network.leave[2]
+    last = network.tail[2]
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
     with torch.no_grad():
@@ -231,11 +231,11 @@ def test_prenet_with_the_recurrence_last() -> None:
     rainy = torch.rand(1, 3, 5, 6)
     state, x = None, rainy
     for stage in network.stages(rainy):
-        u = network.enter(torch.cat([rainy, x], dim=1)).relu()
+        u = network.head(torch.cat([rainy, x], dim=1)).relu()
         for block in network.blocks:
             u = (u + block(u)).relu()
         state = network.recurrent(u, state)
-        x = network.leave(state[0])
+        x = network.tail(state[0])
         torch.testing.assert_close(stage, x)
 
 
@@ -254,6 +254,6 @@ def test_danet_half_size_stage_is_of_the_averaged_image(size: tuple[int, int]) -
     network = DANet(channels=8, blocks=1)
     rainy = torch.rand(1, 3, *size)
     with torch.no_grad():
-        network.rain.leave.weight.zero_()
+        network.rain.tail.weight.zero_()
         half = network.stages(rainy)[0]
     torch.testing.assert_close(half, F.avg_pool2d(rainy, 2, ceil_mode=True))

@@ -461,4 +461,4 @@ def test_dry_run_prints_the_plan_and_trains_nothing(
 def test_data_parallel(tiny: Config) -> None:
     train(replace(tiny, machine=replace(tiny.machine, device="auto")))
     assert tiny.run is not None
-    assert "enter.weight" in checkpoint.load(tiny.run / "best.pt")["state_dict"]
+    assert "head.weight" in checkpoint.load(tiny.run / "best.pt")["state_dict"]

@@ -29,8 +29,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from models import NETWORKS, JDNet, Network
-from models.ops import choose_implementation
-from models.plain import PlainJDNet
+from models.jdnet.equations import PlainJDNet
+from models.jdnet.ops import choose_implementation
 from training.losses import negative_ssim
 from utils.errors import Parser, UserError, run_command
 from utils.runtime import (

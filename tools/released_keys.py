@@ -12,7 +12,7 @@ import re
 
 LEAF = (r"(weight|bias)$", r"\1")
 
-# The cells of `models.recurrent`, after the cell's own name.
+# The cells of `models.siblings.recurrent`, after the cell's own name.
 CELLS = (
     (r"update\.from_input\.", "conv_xz."),
     (r"update\.from_state\.", "conv_hz."),
@@ -33,8 +33,8 @@ CELLS = (
 )
 
 JDNET = (
-    (r"enter\.", "enterBlock.0."),
-    (r"leave\.", "exitBlock.0."),
+    (r"head\.", "enterBlock.0."),
+    (r"tail\.", "exitBlock.0."),
     (r"dense\.(\d+\.)", r"derain_net.conv1x1.\g<1>0."),
     (r"(units\.\d+\.)", r"derain_net.\1"),
     (r"attention\.norm_in\.", "san.bn1."),
@@ -61,7 +61,7 @@ JDNET = (
 
 DCSFN = (
     *CELLS,
-    (r"enter\.", "convert."),
+    (r"head\.", "convert."),
     (r"encoders\.0\.", "encoder_scale1."),
     (r"encoders\.1\.", "encoder_scale2."),
     (r"encoders\.2\.", "encoder_scale4."),
@@ -94,14 +94,14 @@ DCSFN = (
 )
 
 DANET = (
-    (r"rain\.leave\.", "dsnet.tail."),
+    (r"rain\.tail\.", "dsnet.tail."),
     (r"rain\.merge\.", "dsnet.fuse_conv."),
     (r"rain\.enter_small\.", "dsnet.shallow_feat1."),
     (r"rain\.enter_quadrants\.", "dsnet.shallow_feat2."),
     (r"rain\.trunk\.encoder\.", "dsnet.dsnnet_encoder."),
     (r"rain\.trunk\.decoder\.", "dsnet.dsnnet_decoder."),
     (r"rain\.trunk\.", "dsnet."),
-    (r"detail\.leave\.", "ssnet.tail."),
+    (r"detail\.tail\.", "ssnet.tail."),
     (r"detail\.widen\.", "ssnet.deep_conv."),
     (r"detail\.enter_rainy\.", "ssnet.stem.conv_stem0."),
     (r"detail\.enter_rain\.", "ssnet.stem.conv_stem2."),
@@ -144,7 +144,7 @@ DANET = (
 )
 
 PRENET = (
-    (r"enter\.", "conv0.0."),
+    (r"head\.", "conv0.0."),
     (r"recurrent\.input\.", "conv_i.0."),
     (r"recurrent\.forget\.", "conv_f.0."),
     (r"recurrent\.cell\.", "conv_g.0."),
@@ -157,7 +157,7 @@ PRENET = (
     (r"blocks\.2\.([02]\.)", r"res_conv3.\1"),
     (r"blocks\.3\.([02]\.)", r"res_conv4.\1"),
     (r"blocks\.4\.([02]\.)", r"res_conv5.\1"),
-    (r"leave\.", "conv.0."),
+    (r"tail\.", "conv.0."),
     LEAF,
 )
 
@@ -166,9 +166,9 @@ RESCAN = (
     (r"cells\.(\d+\.)", r"rnns.\1"),
     (r"conv\.", "conv."),
     (r"activation\.0\.", "se."),
-    (r"leave\.0\.", "dec.0."),
-    (r"leave\.1\.0\.", "dec.1."),
-    (r"leave\.2\.", "dec.3."),
+    (r"tail\.0\.", "dec.0."),
+    (r"tail\.1\.0\.", "dec.1."),
+    (r"tail\.2\.", "dec.3."),
     (r"squeeze\.", "fc.0."),
     (r"excite\.", "fc.2."),
     LEAF,

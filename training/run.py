@@ -17,7 +17,7 @@ from data.open import TrainingData, open_training
 from data.pairs import Pairs
 from data.patches import PatchPair
 from models import NETWORKS, Network
-from models.load import grow
+from models.load import grow, load_weights, rename
 from training.losses import Loss, make_loss
 from training.optimizers import make_optimizer
 from training.schedule import LENGTH, patches_per_step, same_so_far, total_steps
@@ -141,7 +141,7 @@ def build_network(config: Config, device: torch.device) -> Network:
     torch.manual_seed(config.training.seed)
     network = NETWORKS[config.network.name](**asdict(config.network))
     if config.init_from:
-        state = checkpoint.load_weights(config.init_from).state
+        state = load_weights(config.init_from).state
         checkpoint.load_state(network, grow(network, state), config.init_from)
     return network.to(device)
 
@@ -212,7 +212,7 @@ def _resume(
                 f"{folder} holds a run with other settings ({key} {then[key]}, now {now}): "
                 "run its command again to resume it, or give this one another --run"
             )
-    checkpoint.load_state(network, state["network"], path)
+    checkpoint.load_state(network, rename(state["network"]), path)
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["best"]
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.activation import SLOPE
-from models.ops.inputs import Inputs
+from models.jdnet.activation import SLOPE
+from models.jdnet.ops.inputs import Inputs
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.activation import leaky_relu
-from models.ops.library import load
+from models.jdnet.activation import leaky_relu
+from models.jdnet.ops.library import load
 
 NATIVE = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 

@@ -5,8 +5,8 @@ import ctypes
 import torch
 from torch import Tensor
 
-from models.ops.inputs import Inputs
-from models.ops.library import load
+from models.jdnet.ops.inputs import Inputs
+from models.jdnet.ops.library import load
 
 
 def is_usable(phi: Tensor, footprint: int) -> bool:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.recurrent import SqueezeExcitation
+from models.siblings.recurrent import SqueezeExcitation
 
 MULTIPLE = 16  # half size, then three halvings
 
@@ -250,7 +250,7 @@ class RainNet(nn.Module):
         )
         self.merge = conv(2 * channels, channels)
         self.trunk = Trunk(blocks, channels, hidden, slope)
-        self.leave = conv(channels, 3)
+        self.tail = conv(channels, 3)
 
     def forward(self, rainy: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H/2, W/2]."""
@@ -260,7 +260,7 @@ class RainNet(nn.Module):
             self.enter_small(resize(rainy, 1 / 2)),
             self.enter_quadrants(torch.cat(quadrants, dim=1)),
         ]
-        rain: Tensor = self.leave(self.trunk(self.merge(torch.cat(features, dim=1))))
+        rain: Tensor = self.tail(self.trunk(self.merge(torch.cat(features, dim=1))))
         return rain
 
 
@@ -280,14 +280,14 @@ class DetailNet(nn.Module):
         self.enter_background = conv(3, channels)
         self.trunk = Trunk(blocks, channels, hidden, nn.PReLU())
         self.widen = conv(channels, 2 * channels)
-        self.leave = conv(channels // 2, 3)
+        self.tail = conv(channels // 2, 3)
 
     def forward(self, rainy: Tensor, rain: Tensor, background: Tensor) -> Tensor:
         """[B, 3, H, W] and two [B, 3, H/2, W/2] -> [B, 3, H, W]."""
         features = self.enter_rainy(rainy)  # [B, C, H/2, W/2]
         mask = torch.sigmoid(self.enter_rain(rain))
         features = features * mask + features + self.enter_background(background)
-        details: Tensor = self.leave(shuffle(self.widen(self.trunk(features))))
+        details: Tensor = self.tail(shuffle(self.widen(self.trunk(features))))
         return details + resize(background, 2)
 
 

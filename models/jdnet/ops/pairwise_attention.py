@@ -26,9 +26,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from models.ops import cuda, native, shifts
-from models.ops.inputs import Inputs
-from models.ops.reference import pairwise_attention_reference
+from models.jdnet.ops import cuda, native, shifts
+from models.jdnet.ops.inputs import Inputs
+from models.jdnet.ops.reference import pairwise_attention_reference
 
 IMPLEMENTATIONS: dict[str, ModuleType] = {"shifts": shifts, "native": native, "triton": cuda}
 LIMITS = {

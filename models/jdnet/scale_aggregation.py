@@ -3,8 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.activation import SLOPE, leaky_relu
-from models.ops import fuse_scales
+from models.jdnet.activation import SLOPE, leaky_relu
+from models.jdnet.ops import fuse_scales
 
 
 class ScaleAggregation(nn.Module):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.recurrent import State
+from models.siblings.recurrent import State
 
 BLOCKS = 5  # residual blocks in a stage
 
@@ -98,7 +98,7 @@ class PReNet(nn.Module):
         self.repeats, self.global_residual = stages, global_residual
         self.rainy_input, self.recurrence_last = rainy_input, recurrence_last
         layers: dict[str, type[LSTM | GRU]] = {"lstm": LSTM, "gru": GRU}
-        self.enter = nn.Conv2d(6 if rainy_input else 3, channels, 3, padding=1)
+        self.head = nn.Conv2d(6 if rainy_input else 3, channels, 3, padding=1)
         self.recurrent = layers[recurrence](channels) if recurrence != "none" else None
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -109,7 +109,7 @@ class PReNet(nn.Module):
             )
             for _ in range(1 if shared_blocks else BLOCKS)
         )
-        self.leave = nn.Conv2d(channels, 3, 3, padding=1)
+        self.tail = nn.Conv2d(channels, 3, 3, padding=1)
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] -> what each stage derained, each [B, 3, H, W]; not clamped."""
@@ -117,7 +117,7 @@ class PReNet(nn.Module):
         state: State | None = None
         x = rainy
         for _ in range(self.repeats):
-            u = F.relu(self.enter(torch.cat([rainy, x], dim=1) if self.rainy_input else x))
+            u = F.relu(self.head(torch.cat([rainy, x], dim=1) if self.rainy_input else x))
             if self.recurrence_last:
                 u = self._refine(u)
             if self.recurrent is not None:
@@ -125,7 +125,7 @@ class PReNet(nn.Module):
                 u = state[0]
             if not self.recurrence_last:
                 u = self._refine(u)
-            x = self.leave(u) + rainy if self.global_residual else self.leave(u)
+            x = self.tail(u) + rainy if self.global_residual else self.tail(u)
             derained.append(x)
         return tuple(derained)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.recurrent import ConvGRU, ConvRNN
+from models.siblings.recurrent import ConvGRU, ConvRNN
 
 SMALLEST = 32  # pixels a side: the quarter-size encoder pools eightfold
 SCALES = (1, 2, 4)  # of the encoders and decoders
@@ -99,7 +99,7 @@ class DCSFN(nn.Module):
         self, units: int = 16, channels: int = 20, cell: Literal["gru", "rnn"] = "gru"
     ) -> None:
         super().__init__()
-        self.enter = conv(3, channels, 3)
+        self.head = conv(3, channels, 3)
         # One entry a scale, in the order of SCALES, in all four lists.
         self.encoders = nn.ModuleList(DenseChain(units, channels) for _ in SCALES)
         self.decoders = nn.ModuleList(DenseChain(units, channels) for _ in SCALES)
@@ -131,7 +131,7 @@ class DCSFN(nn.Module):
             pad = [0, max(0, SMALLEST - w), 0, max(0, SMALLEST - h)]
             return self.forward(F.pad(rainy, pad, mode="replicate"))[:, :, :h, :w]
 
-        x = self.enter(rainy)
+        x = self.head(rainy)
         pyramid = [F.max_pool2d(x, scale) for scale in SCALES]
         encoded = [encode(x) for encode, x in zip(self.encoders, pyramid, strict=True)]
         (e1, skips1), (e2, skips2), (e4, skips4) = encoded

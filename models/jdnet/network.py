@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.activation import leaky_relu
-from models.dense_connection import DenseFeatures
-from models.scale_aggregation import ScaleAggregation
-from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
-from models.self_calibration import SelfCalibratedConv
+from models.jdnet.activation import leaky_relu
+from models.jdnet.dense_connection import DenseFeatures
+from models.jdnet.scale_aggregation import ScaleAggregation
+from models.jdnet.self_attention import SelfAttention, image_coordinates, patch_coordinates
+from models.jdnet.self_calibration import SelfCalibratedConv
 
 
 class JointUnit(nn.Module):
@@ -73,13 +73,13 @@ class JDNet(nn.Module):
         self.position = position
         # Reflection needs more pixels than half a footprint, pooling one whole window.
         self.smallest = max(pooling, footprint // 2 + 1)
-        self.enter = nn.Conv2d(3, channels, 3, padding=1)
+        self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.units = nn.ModuleList(
             JointUnit(channels, scales, pooling, footprint, self_attention, self_calibration)
             for _ in range(units)
         )
         self.dense = nn.ModuleList(nn.Conv2d((i + 2) * channels, channels, 1) for i in range(units))
-        self.leave = nn.Conv2d(channels, 3, 3, padding=1)
+        self.tail = nn.Conv2d(channels, 3, 3, padding=1)
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] -> the derained image alone: the one output that is supervised."""
@@ -104,11 +104,11 @@ class JDNet(nn.Module):
             else patch_coordinates(rainy)
         )
         # Channels-last from here on: every convolution keeps it, and runs a third faster.
-        x = self.enter(rainy.contiguous(memory_format=torch.channels_last))
+        x = self.head(rainy.contiguous(memory_format=torch.channels_last))
         x = leaky_relu(x)
         features = DenseFeatures(x, len(self.units) + 1)
         for unit, dense in zip(self.units, self.dense, strict=True):
             features.append(unit(x, coordinates))
             x = leaky_relu(features.fuse(dense))
-        rain = leaky_relu(self.leave(x))
+        rain = leaky_relu(self.tail(x))
         return rainy - rain

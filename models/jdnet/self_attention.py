@@ -4,8 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.activation import leaky_relu
-from models.ops import pairwise_attention, without_autocast
+from models.jdnet.activation import leaky_relu
+from models.jdnet.ops import pairwise_attention, without_autocast
 
 
 class SelfAttention(nn.Module):

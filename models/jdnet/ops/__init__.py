@@ -1,13 +1,13 @@
 """The operators: one function each, whatever runs behind it."""
 
-from models.ops.pairwise_attention import (
+from models.jdnet.ops.pairwise_attention import (
     IMPLEMENTATIONS,
     choose_implementation,
     pairwise_attention,
     without_autocast,
 )
-from models.ops.reference import pairwise_attention_reference
-from models.ops.scale_fusion import fuse_scales
+from models.jdnet.ops.reference import pairwise_attention_reference
+from models.jdnet.ops.scale_fusion import fuse_scales
 
 __all__ = [
     "IMPLEMENTATIONS",

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.activation import SLOPE
-from models.ops.inputs import Inputs
+from models.jdnet.activation import SLOPE
+from models.jdnet.ops.inputs import Inputs
 
 BLOCK = 128  # positions in a program: one for each thread of Triton's four warps
 MAX_FOOTPRINT = 15  # as the C++
@@ -41,7 +41,7 @@ def works_on(device: torch.device) -> bool:
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:
     """As `shifts.forward`; see `is_usable`."""
-    from models.ops import kernels
+    from models.jdnet.ops import kernels
 
     inputs = Inputs(*(x.contiguous() for x in inputs))
     b, _, h, w = inputs.phi.shape
@@ -52,7 +52,7 @@ def forward(inputs: Inputs, footprint: int) -> Tensor:
 
 def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
     """As `shifts.backward`; see `is_usable`. The same to the last bit on every run."""
-    from models.ops import kernels
+    from models.jdnet.ops import kernels
 
     inputs = Inputs(*(x.contiguous() for x in inputs))
     phi, psi, beta, position, position_padded, gamma = inputs

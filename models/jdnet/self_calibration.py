@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.activation import leaky_relu
+from models.jdnet.activation import leaky_relu
 
 
 class SelfCalibratedConv(nn.Module):

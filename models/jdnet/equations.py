@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.activation import SLOPE
-from models.jdnet import JDNet, JointUnit
-from models.ops.reference import differences, neighbours
-from models.scale_aggregation import ScaleAggregation
-from models.self_attention import SelfAttention, image_coordinates, patch_coordinates
-from models.self_calibration import SelfCalibratedConv
+from models.jdnet.activation import SLOPE
+from models.jdnet.network import JDNet, JointUnit
+from models.jdnet.ops.reference import differences, neighbours
+from models.jdnet.scale_aggregation import ScaleAggregation
+from models.jdnet.self_attention import SelfAttention, image_coordinates, patch_coordinates
+from models.jdnet.self_calibration import SelfCalibratedConv
 
 
 class PlainJDNet(JDNet):
@@ -23,7 +23,7 @@ class PlainJDNet(JDNet):
         window = window or (0, 0, *rainy.shape[2:])
         image = self.position == "image"
         place = image_coordinates(rainy, window) if image else patch_coordinates(rainy)
-        x = _leaky_relu(self.enter(rainy))
+        x = _leaky_relu(self.head(rainy))
         features = [x]
         for unit, dense in zip(self.units, self.dense, strict=True):
             assert isinstance(unit, JointUnit)
@@ -34,7 +34,7 @@ class PlainJDNet(JDNet):
                 x = calibrate(unit.calibration, x)
             features.append(x)
             x = _leaky_relu(dense(torch.cat(features, dim=1)))
-        return rainy - _leaky_relu(self.leave(x))  # Eq. 1
+        return rainy - _leaky_relu(self.tail(x))  # Eq. 1
 
 
 def attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from models.recurrent import ConvGRU, ConvLSTM, ConvRNN, SqueezeExcitation, State
+from models.siblings.recurrent import ConvGRU, ConvLSTM, ConvRNN, SqueezeExcitation, State
 
 SQUEEZED = 6  # hidden units of every squeeze-and-excitation, whatever the channels
 
@@ -66,7 +66,7 @@ class RESCAN(nn.Module):
             CELLS[cell](channels if i else 3, channels, dilation, activation())
             for i, dilation in enumerate(dilations)
         )
-        self.leave = nn.Sequential(
+        self.tail = nn.Sequential(
             nn.Conv2d(channels, channels, 3, padding=1),
             activation(),
             nn.Conv2d(channels, 3, 1),
@@ -81,7 +81,7 @@ class RESCAN(nn.Module):
             for i, cell in enumerate(self.cells):
                 states[i] = state = cell(x, states[i])
                 x = state[0]
-            estimate = self.leave(x)
+            estimate = self.tail(x)
             rain = estimate + rain.detach() if self.frame == "add" else estimate
             x = rainy - rain
             derained.append(x)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.activation import SLOPE
+from models.jdnet.activation import SLOPE
 
 
 def pairwise_attention_reference(
