@@ -1,6 +1,9 @@
 """Score weights on a dataset: a table on screen, scores.csv and scores.json.
 
-python eval.py rain100l --weights runs/rain100l/best.pt
+    python eval.py rain100l --weights runs/rain100l/best.pt
+    python eval.py rain12 --compare runs/a runs/b
+
+Without --weights it takes your own run of the preset, else the weights that come with this code.
 """
 
 from dataclasses import asdict
@@ -27,7 +30,7 @@ def name_of(file: Path) -> str:
 def main(arguments: list[str]) -> None:
     """Run `eval.py [PRESET] [flags]`."""
     keep_freed_memory()
-    settings, preset = eval_config(arguments)
+    settings, preset = eval_config(arguments, __doc__)
     data = settings.data
     set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)

@@ -1,6 +1,8 @@
 """Derain images and videos: one, several, or folders of them. No ground truth needed.
 
-python show.py photos/ clip.mp4 --weights runs/rain100h/best.pt --output derained
+    python show.py photos/ clip.mp4 --weights runs/rain100h/best.pt --output derained
+
+Without --weights it takes the weights for photographs that come with this code.
 """
 
 from collections import Counter
@@ -40,7 +42,7 @@ def main(arguments: list[str]) -> None:
     A file that cannot be read or derained is left out; the others are done all the same.
     """
     keep_freed_memory()
-    settings = show_config(arguments)
+    settings = show_config(arguments, __doc__)
     targets = _targets(settings.inputs, settings.output)
     weights = settings.weights or default_weights("real")
     change = _deraining(settings, weights)

@@ -1,4 +1,7 @@
-"""Train a network: `python train.py [PRESET] [flags]`. To resume, run the same command again.
+"""Train a network. To resume, run the same command again.
+
+    python train.py                                            # the built-in example
+    python train.py rain100l --train-folder DATA/train --test-folder DATA/test
 
 A run writes to runs/NAME: config.json, log.jsonl, tensorboard/, latest.pt (resume state), best.pt
 (weights), and at the end scores.csv, scores.json and strips/.
@@ -137,7 +140,7 @@ def announce(run: Run) -> None:
 def main(arguments: list[str]) -> None:
     """Run `train.py [PRESET] [flags]`."""
     keep_freed_memory()
-    config = train_config(arguments)
+    config = train_config(arguments, description=__doc__)
     set_threads(config.machine.threads)
     if config.dry_run:
         print(plan(config))

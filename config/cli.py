@@ -1,14 +1,16 @@
-"""From a command line to a config. The only room that knows tyro.
+"""From a command line to a config, or to the options of a tool. The only room that knows tyro.
 
     SCRIPT [PRESET] [--flag value ...]
 
-Every field of the config is a flag of the same name; --help lists them with the preset's defaults.
+Every field is a flag of the same name; --help lists them with their defaults. The `description` of
+each function is the script's docstring, which --help shows before the flags.
 """
 
 import contextlib
 import difflib
 import io
 import re
+from functools import partial
 from typing import TypeVar
 
 import tyro
@@ -20,10 +22,12 @@ from utils.errors import UserError
 T = TypeVar("T")
 
 # Flags carry no section names, and a network or dataset keeps the type that its preset gave it.
+# A field without a default is positional, and --help and complaints call it by its name.
 MARKERS = (
     tyro.conf.OmitArgPrefixes,
     tyro.conf.AvoidSubcommands,
     tyro.conf.PositionalRequiredArgs,
+    tyro.conf.PositionalMetavarFromFieldName,
 )
 
 
@@ -31,17 +35,19 @@ MARKERS = (
 RENAMED = {"--held-out": "--validation", "--start": "--init-from"}
 
 
-def train_config(arguments: list[str]) -> Config:
-    """`train.py [PRESET] [flags]`.
+def train_config(
+    arguments: list[str], program: str = "python train.py", description: str | None = None
+) -> Config:
+    """`train.py [PRESET] [flags]`, or another program with the same presets and flags.
 
     Raises:
         UserError: unknown preset or flag, or a value that does not fit.
     """
     preset, flags = _preset([RENAMED.get(flag, flag) for flag in arguments])
-    return _parse(Config, preset, flags, f"train.py {preset.name}")
+    return _parse(Config, preset, flags, f"{program} {preset.name}", description)
 
 
-def eval_config(arguments: list[str]) -> tuple[EvalConfig, Config]:
+def eval_config(arguments: list[str], description: str | None = None) -> tuple[EvalConfig, Config]:
     """`eval.py [PRESET] [flags]`: the settings, and the preset they started from.
 
     Raises:
@@ -51,19 +57,34 @@ def eval_config(arguments: list[str]) -> tuple[EvalConfig, Config]:
     default = EvalConfig(
         name=preset.name, data=preset.data, network=preset.network, machine=preset.machine
     )
-    return _parse(EvalConfig, default, flags, f"eval.py {preset.name}"), preset
+    program = f"python eval.py {preset.name}"
+    return _parse(EvalConfig, default, flags, program, description), preset
 
 
-def show_config(arguments: list[str]) -> ShowConfig:
+def show_config(arguments: list[str], description: str | None = None) -> ShowConfig:
     """`show.py IMAGE|VIDEO|FOLDER ... [flags]`.
 
     Raises:
         UserError: no input is named; else as `train_config`.
     """
-    settings = _parse(ShowConfig, None, arguments, "show.py")
+    settings = _parse(ShowConfig, None, arguments, "python show.py", description)
     if not settings.inputs:
         raise UserError("no inputs: name images, videos or folders, as in python show.py photos/")
     return settings
+
+
+def tool_options(kind: type[T], arguments: list[str], program: str, description: str | None) -> T:
+    """The options of a tool, a dataclass: fields without a default are positional.
+
+    Raises:
+        UserError: unknown flag, a value that does not fit, or a flag of several without any.
+    """
+    options = _parse(kind, None, arguments, program, description)
+    for name, value in vars(options).items():
+        if value == () and getattr(kind, name, ()):  # emptied, where the default was not
+            flag = "--" + name.replace("_", "-")
+            raise UserError(f"{flag} needs at least one value; see {program} --help")
+    return options
 
 
 def _preset(arguments: list[str]) -> tuple[Config, list[str]]:
@@ -77,24 +98,31 @@ def _preset(arguments: list[str]) -> tuple[Config, list[str]]:
     return CONFIGS[name], arguments[1:]
 
 
-def _parse(kind: type[T], default: T | None, flags: list[str], program: str) -> T:
+def _parse(
+    kind: type[T], default: T | None, flags: list[str], program: str, description: str | None
+) -> T:
+    if description and {"-h", "--help"} & set(flags):
+        print(description)  # not through tyro, which joins and breaks its lines anew
     complaint = io.StringIO()
+    parse = partial(tyro.cli, kind, args=flags, prog=program, description="", config=MARKERS)
     try:
         with contextlib.redirect_stderr(complaint):
-            if default is None:
-                return tyro.cli(kind, args=flags, prog=program, config=MARKERS)
-            return tyro.cli(kind, default=default, args=flags, prog=program, config=MARKERS)
+            options: T = parse() if default is None else parse(default=default)
+            return options
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
     message = _one_line(complaint.getvalue())
     if late := [flag for flag in flags if flag in CONFIGS]:
         message += f" ({late[0]} is a preset: it comes first)"
-    raise UserError(f"{message}; see python {program} --help")
+    raise UserError(f"{message}; see {program} --help")
 
 
 def _one_line(box: str) -> str:
-    """The first paragraph of tyro's boxed message, and the flag it suggests."""
+    """The first paragraph of tyro's boxed message, and the flag it suggests.
+
+    It is read from the box because tyro 1.0 gives its errors as fields in a private module only.
+    """
     rows = [re.sub(r"\s+", " ", row).strip(" │|") for row in box.splitlines()[1:-1]]
     parts = " ".join(rows).split("─", 1)
     suggestion = re.search(r"Perhaps you meant: (--\S+)", parts[-1])

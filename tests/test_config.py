@@ -1,14 +1,14 @@
 """Presets and the command line."""
 
 import inspect
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pytest
 
 from config import CONFIGS, DATASETS
-from config.cli import eval_config, show_config, train_config
+from config.cli import eval_config, show_config, tool_options, train_config
 from config.schema import (
     Config,
     Folders,
@@ -189,6 +189,56 @@ def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], message
 def test_eval_leaves_something_to_score(flags: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         eval_config(flags)
+
+
+def test_another_program_with_the_flags_of_train() -> None:
+    with pytest.raises(UserError, match=r"\?\); see python -m tools.check_data rain12 --help$"):
+        train_config(["rain12", "--lrr", "1"], "python -m tools.check_data")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a tool."""
+
+    source: Path
+    """File to read."""
+    sizes: tuple[str, ...] = ("8x8", "9x9")
+    """Sizes."""
+    set: tuple[str, ...] = ()
+    """Settings."""
+    mode: Literal["a", "b"] = "a"
+    """Mode."""
+    back: bool = False
+    """Turn round."""
+
+
+def options(*arguments: str) -> Options:
+    return tool_options(Options, list(arguments), "python -m tools.some", None)
+
+
+def test_tool_options() -> None:
+    assert options("f") == Options(Path("f"))
+    given = options("--back", "f", "--set", "a=1", "b=2", "--mode", "b", "--sizes", "1x1")
+    assert given == Options(Path("f"), ("1x1",), ("a=1", "b=2"), "b", True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            [],
+            r"^Missing from python -m tools.some: SOURCE File to read. \(required\); see python -m",
+        ),
+        (["f", "g"], r"^Unrecognized options: g; see"),
+        (["f", "--mode", "c"], r"^invalid choice 'c' for argument '--mode'. .*'b'\); see"),
+        (["f", "--sizes"], r"^--sizes needs at least one value; see python -m tools.some --help$"),
+        (["f", "--size", "1x1"], r"\(did you mean --sizes\?\); see python -m tools.some --help$"),
+    ],
+)
+def test_mistakes_in_tool_options_are_one_line(arguments: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        options(*arguments)
+    assert "\n" not in str(error.value)
 
 
 def test_old_flags_still_work() -> None:
