@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import importlib
 import json
 import subprocess
 import sys
@@ -84,12 +85,9 @@ def test_train_then_eval_then_show(tmp_path: Path) -> None:
         (["train.py", "rain12"], "no training set"),
         (["eval.py", "--weights", "nowhere.pt"], "no checkpoint nowhere.pt"),
         (["show.py", "nowhere.png"], "no file or folder nowhere.png"),
-        (
-            ["tools/score.py", "a"],
-            "the following arguments are required: clean; see score.py --help",
-        ),
+        (["-m", "tools.score", "a"], "Missing from python -m tools.score: CLEAN Folder of"),
         (["train.py", *TINY, "--patch-size", "16", "--run", "LICENSE"], "LICENSE"),
-        (["tools/convert_checkpoint.py", "nowhere.pt", "x.pt"], "no checkpoint nowhere.pt"),
+        (["-m", "tools.convert_checkpoint", "nowhere.pt", "x.pt"], "no checkpoint nowhere.pt"),
     ],
 )
 def test_mistakes_are_one_line_and_a_status(arguments: list[str], message: str) -> None:
@@ -99,6 +97,28 @@ def test_mistakes_are_one_line_and_a_status(arguments: list[str], message: str) 
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert message in result.stderr
+
+
+SCRIPTS = ["train", "eval", "show"]
+TOOLS = [
+    f"tools.{path.stem}"
+    for path in sorted((ROOT / "tools").glob("*.py"))
+    if "__main__" in path.read_text()
+]
+
+
+@pytest.mark.parametrize("name", [*SCRIPTS, *TOOLS])
+def test_help_begins_with_examples(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    module = importlib.import_module(name)
+    command = f"python -m {name}" if name in TOOLS else f"python {name}.py"
+    examples = str(module.__doc__)
+    assert f"\n\n    {command} " in examples
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    assert stop.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"{examples}\nusage: {command} ")
+    assert "show this help message" in shown
 
 
 # --- eval ---------------------------------------------------------------------------------------

@@ -67,6 +67,12 @@ def test_only_load_takes_networks_from_files() -> None:
 
 def test_only_cli_knows_tyro() -> None:
     assert [p.name for p in sources() if "tyro" in imports(p)] == ["cli.py"]
+    assert not [p.name for p in sources() if "argparse" in imports(p)]
+
+
+def test_nobody_changes_the_search_path() -> None:
+    """Tools run as modules from the root, so that imports need no help."""
+    assert not [p.name for p in sources() if "sys.path" in p.read_text()]
 
 
 IMPORT_ALL = """

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from config.schema import Config
 from data import Pair, SyntheticPairs
-from models import JDNet, PReNet
+from models import NETWORKS, JDNet, PReNet
 from tools import benchmark, check_data, export_weights, plot_runs, score, tiles
 from train import train
 from utils import checkpoint
@@ -124,6 +125,12 @@ def test_check_data_without_folders() -> None:
         check_data.main(["synthetic"])
 
 
+def test_check_data_without_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        check_data.main([])
+    assert "python -m tools.check_data rain100l\n" in capsys.readouterr().out
+
+
 def test_score_matches_by_name(
     tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,7 +162,10 @@ def test_score_mistakes(tmp_path: Path, picture: Picture) -> None:
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
 
 
-def test_benchmark_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_prints_a_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it starts itself at the root, wherever it was called
     flags = ["--networks", "rescan", "--modes", "forward", "train", "--sizes", "16x24"]
     benchmark.main([*flags, "--repeats", "1", "--device", "cpu"])
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
@@ -170,6 +180,13 @@ def test_benchmark_prints_a_table(capsys: pytest.CaptureFixture[str]) -> None:
 def test_benchmark_mistakes() -> None:
     with pytest.raises(UserError, match="expected WIDTHxHEIGHT, got 64"):
         benchmark.main(["--sizes", "64"])
+    with pytest.raises(UserError, match="invalid choice 'backward' for argument '--modes'"):
+        benchmark.main(["--modes", "forward", "backward"])
+
+
+def test_benchmark_takes_every_network() -> None:
+    kind = get_args(get_type_hints(benchmark.Options)["networks"])[0]
+    assert get_args(kind) == (*NETWORKS, benchmark.PLAIN)
 
 
 def test_tiles_of_a_network_without_a_view_are_the_whole(
@@ -198,6 +215,8 @@ def test_tiles_of_a_network_without_a_view_are_the_whole(
         tiles.main([str(tmp_path / "in"), "--weights", str(files[0])])
     with pytest.raises(UserError, match="--side must exceed 32, got 16"):
         tiles.main([str(tmp_path / "in"), "--weights", str(files[0]), "--side", "16"])
+    with pytest.raises(UserError, match="no weights: name one file or more with --weights"):
+        tiles.main([str(tmp_path / "in")])
 
 
 def test_plot_runs(tmp_path: Path) -> None:
@@ -213,6 +232,8 @@ def test_plot_runs(tmp_path: Path) -> None:
     assert np.array_equal(below.get_ydata(), [30, 40])
     plot_runs.main([str(run), "--output", str(tmp_path / "docs" / "a.png")])
     assert read_image(tmp_path / "docs" / "a.png").shape[:2] == (700, 800)
+    with pytest.raises(UserError, match="no runs: name one folder or more"):
+        plot_runs.main([])
     with pytest.raises(UserError, match="name the folder of a run"):
         plot_runs.main([str(tmp_path)])
     (run / "log.jsonl").write_text(json.dumps(events[0]) + "\n")

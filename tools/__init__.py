@@ -1,1 +1,1 @@
-"""Small scripts beside the main road, each with --help."""
+"""Small scripts beside the main road: `python -m tools.NAME --help`, from the root."""

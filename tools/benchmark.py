@@ -1,8 +1,8 @@
 """Time the networks, forward and training step, and print a Markdown table.
 
-    python tools/benchmark.py                                  # JDNet beside its plain form
-    python tools/benchmark.py --networks jdnet prenet rescan --sizes 128x128 481x321
-    python tools/benchmark.py --modes train --sizes 64x64 --batch-size 12 --precisions bfloat16
+    python -m tools.benchmark                                  # JDNet beside its plain form
+    python -m tools.benchmark --networks jdnet prenet rescan --sizes 128x128 481x321
+    python -m tools.benchmark --modes train --sizes 64x64 --batch-size 12 --precisions bfloat16
 
 Every row is a process of its own, so that its peak memory is its own: warm-up, then the median of
 `--repeats`, synchronised on a GPU. A multiply-add counts two operations, the attention's included;
@@ -12,27 +12,26 @@ everything kept for the backward; scales up-sampled and concatenated before thei
 features concatenated, channels first.
 """
 
-import argparse
 import json
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from config.cli import tool_options
 from models import NETWORKS, JDNet, Network
 from models.jdnet.equations import PlainJDNet
 from models.jdnet.ops import choose_implementation
 from training.losses import negative_ssim
-from utils.errors import Parser, UserError, run_command
+from utils.errors import UserError, run_command
 from utils.runtime import (
     choose_device,
     count_macs,
@@ -42,8 +41,32 @@ from utils.runtime import (
     synchronize,
 )
 
+ROOT = Path(__file__).resolve().parents[1]
 PLAIN = "jdnet-plain"
 COLUMNS = ("network", "mode", "images", "precision", "attention", "s", "GMAC", "share", "GiB")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to time: every combination is a row."""
+
+    networks: tuple[Literal["jdnet", "dcsfn", "danet", "prenet", "rescan", "jdnet-plain"], ...] = (
+        "jdnet",
+        "jdnet-plain",
+    )
+    """Networks, as the papers have them."""
+    modes: tuple[Literal["forward", "train"], ...] = ("forward",)
+    """The forward pass alone, or a training step."""
+    sizes: tuple[str, ...] = ("481x321",)
+    """Sizes of the images, each WIDTHxHEIGHT in pixels."""
+    batch_size: int = 1
+    """Images at a time."""
+    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    """Precisions of the convolutions."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+    repeats: int = 5
+    """Runs that the median is of."""
 
 
 def measure(case: dict[str, Any]) -> dict[str, str]:
@@ -135,33 +158,20 @@ def _size(text: str) -> tuple[int, int]:
     try:
         return int(width), int(height)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected WIDTHxHEIGHT, got {text}") from None
+        raise UserError(f"--sizes: expected WIDTHxHEIGHT, got {text}") from None
 
 
 def main(arguments: list[str]) -> None:
-    """Run `tools/benchmark.py [flags]`."""
-    parser = Parser(
-        "benchmark.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    names = [*NETWORKS, PLAIN]
-    parser.add_argument("--networks", nargs="+", choices=names, default=["jdnet", PLAIN])
-    parser.add_argument("--modes", nargs="+", choices=["forward", "train"], default=["forward"])
-    parser.add_argument("--sizes", nargs="+", type=_size, default=[(481, 321)], metavar="WxH")
-    parser.add_argument("--batch-size", type=int, default=1)
-    parser.add_argument(
-        "--precisions", nargs="+", choices=["float32", "bfloat16"], default=["float32"]
-    )
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--case", help=argparse.SUPPRESS)  # one row, for a process of its own
-    options = parser.parse_args(arguments)
-    if options.case:
-        print(json.dumps(measure(json.loads(options.case))))
+    """Run `python -m tools.benchmark [flags]`."""
+    if arguments[:1] == ["--case"]:  # one row, in a process of its own: no flag for people
+        print(json.dumps(measure(json.loads(arguments[1]))))
         return
+    options = tool_options(Options, arguments, "python -m tools.benchmark", __doc__)
+    sizes = [_size(text) for text in options.sizes]
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     for network in options.networks:
         for mode in options.modes:
-            for size in options.sizes:
+            for size in sizes:
                 for precision in options.precisions:
                     case = {
                         "network": network,
@@ -177,8 +187,8 @@ def main(arguments: list[str]) -> None:
 
 
 def _in_a_process(case: dict[str, Any]) -> dict[str, str]:
-    command = [sys.executable, __file__, "--case", json.dumps(case)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-m", "tools.benchmark", "--case", json.dumps(case)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
         reason = result.stderr.strip().splitlines()[-1:] or [f"status {result.returncode}"]
         raise UserError(f"{case['network']} at {case['size']} failed: {reason[0]}")

@@ -1,7 +1,7 @@
 """Look a dataset over before anyone trains on it.
 
-    python tools/check_data.py rain100l
-    python tools/check_data.py rain100h --train-folder DATA/train --test-folder DATA/test
+    python -m tools.check_data rain100l
+    python -m tools.check_data rain100h --train-folder DATA/train --test-folder DATA/test
 
 Counts the pairs of both sets against what the release should have, and finds images without a
 partner, unreadable files, pairs of two sizes, browser duplicates like `7 (1).png`, test backgrounds
@@ -13,12 +13,9 @@ train.py --exchange needs it.
 
 import hashlib
 import re
-import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import NamedTuple
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config import release_of
 from config.cli import train_config
@@ -84,15 +81,12 @@ def check_set(
 
 
 def main(arguments: list[str]) -> None:
-    """Run `tools/check_data.py PRESET [flags]`, the presets and data flags of train.py.
+    """Run `python -m tools.check_data PRESET [flags]`, the presets and data flags of train.py.
 
     Raises:
         UserError: at the end, if anything was found.
     """
-    if not arguments or {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
-    config = train_config(arguments)
+    config = train_config(arguments or ["--help"], "python -m tools.check_data", __doc__)
     data = config.data
     if not isinstance(data, Folders):
         raise UserError(f"{config.name} is no set of pairs on disk: nothing to check")

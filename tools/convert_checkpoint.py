@@ -1,8 +1,8 @@
 """Convert a released checkpoint into a weights file of this code, or back.
 
-    python tools/convert_checkpoint.py latest_net jdnet-rain100h.safetensors
-    python tools/convert_checkpoint.py net_latest.pth prenet.pt --set stages=4 recurrence_last=true
-    python tools/convert_checkpoint.py --back runs/rain100h/best.pt latest_net
+    python -m tools.convert_checkpoint latest_net jdnet-rain100h.safetensors
+    python -m tools.convert_checkpoint net_latest.pth prenet.pt --set stages=4 recurrence_last=true
+    python -m tools.convert_checkpoint --back runs/rain100h/best.pt latest_net
 
 Takes JDNet, DCSFN, DANet, the PReNet family and RESCAN, bare or under `net` or `state_dict`, with
 or without `module.`, and knows them by their keys. Tensors are the same, one to one, under other
@@ -11,24 +11,36 @@ BGR, so what their first layers read and their last layers write is reversed. Wh
 in a checkpoint is taken as released, or from --set.
 """
 
-import argparse
 import json
 import re
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from config.cli import tool_options
 from models import NETWORKS, Network
 from tools.released_keys import released_key
 from utils import checkpoint
 from utils.checkpoint import Weights
-from utils.errors import Parser, UserError, run_command
+from utils.errors import UserError, run_command
 
 State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to convert."""
+
+    source: Path
+    """Checkpoint to read."""
+    target: Path
+    """Checkpoint to write."""
+    back: bool = False
+    """From our format to the released one."""
+    set: tuple[str, ...] = ()
+    """Arguments of the network that the tensors do not show, each NAME=VALUE."""
 
 
 class Released(NamedTuple):
@@ -175,7 +187,7 @@ def _swap_colours(state: State, name: str) -> State:
 def _setting(text: str) -> tuple[str, Any]:
     key, found, value = text.partition("=")
     if not found:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text}")
+        raise UserError(f"--set: expected NAME=VALUE, got {text}")
     try:
         return key, json.loads(value)
     except json.JSONDecodeError:
@@ -183,28 +195,14 @@ def _setting(text: str) -> tuple[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Run `tools/convert_checkpoint.py [--back] SOURCE TARGET`."""
-    parser = Parser(
-        "convert_checkpoint.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("source", type=Path, help="checkpoint to read")
-    parser.add_argument("target", type=Path, help="checkpoint to write")
-    parser.add_argument("--back", action="store_true", help="from our format to the released one")
-    parser.add_argument(
-        "--set",
-        nargs="+",
-        type=_setting,
-        default=[],
-        metavar="NAME=VALUE",
-        dest="chosen",
-        help="arguments of the network that the tensors do not show",
-    )
-    options = parser.parse_args(arguments)
+    """Run `python -m tools.convert_checkpoint [--back] SOURCE TARGET`."""
+    options = tool_options(Options, arguments, "python -m tools.convert_checkpoint", __doc__)
+    chosen = dict(_setting(text) for text in options.set)
     weights = checkpoint.load_weights(options.source)
     if options.back:
         checkpoint.save(options.target, {"net": to_released(weights, options.source)})
     else:
-        converted = from_released(weights.state, options.source, dict(options.chosen))
+        converted = from_released(weights.state, options.source, chosen)
         checkpoint.save_weights(options.target, converted)
         print(f"{converted.network} {converted.arguments}")
     print(f"written: {options.target}")

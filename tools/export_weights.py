@@ -1,22 +1,30 @@
 """Turn a finished run into weights to share: safetensors that say what they are.
 
-    python tools/export_weights.py runs/rain100l weights/jdnet-rain100l.safetensors
+    python -m tools.export_weights runs/rain100l weights/jdnet-rain100l.safetensors
 
 Metadata: network, data and its release, recipe, updates, test scores, commit. No path of your
 machine goes in. The SHA-256 is printed, for the model card.
 """
 
-import argparse
 import hashlib
 import json
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from config.cli import tool_options
 from utils import checkpoint
-from utils.errors import Parser, UserError, run_command
+from utils.errors import UserError, run_command
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export."""
+
+    run: Path
+    """Folder of a finished run of train.py."""
+    target: Path
+    """File to write, NAME.safetensors."""
 
 
 def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
@@ -42,13 +50,8 @@ def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Run `tools/export_weights.py RUN TARGET`."""
-    parser = Parser(
-        "export_weights.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("run", type=Path, help="folder of a finished run of train.py")
-    parser.add_argument("target", type=Path, help="NAME.safetensors")
-    options = parser.parse_args(arguments)
+    """Run `python -m tools.export_weights RUN TARGET`."""
+    options = tool_options(Options, arguments, "python -m tools.export_weights", __doc__)
     if options.target.suffix != ".safetensors":
         raise UserError(f"expected NAME.safetensors, got {options.target}")
     scores = options.run / "scores.json"

@@ -1,25 +1,35 @@
 """Draw the training curves of runs as one PNG: loss and PSNR over the updates.
 
-    python tools/plot_runs.py runs/a runs/b --output curves.png
+    python -m tools.plot_runs runs/a runs/b --output curves.png
 
 A point of the loss is the median of `--window` logged values; the PSNR is of the
 pairs scored on the way.
 """
 
-import argparse
 import json
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from utils.errors import Parser, UserError, run_command
+from config.cli import tool_options
+from utils.errors import UserError, run_command
 
 SETTINGS = ("event", "step", "lr", "gradient_norm")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw."""
+
+    runs: tuple[Path, ...]
+    """Folders of runs."""
+    output: Path = Path("curves.png")
+    """Picture to write."""
+    window: int = 5
+    """Logged values a point."""
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
@@ -66,14 +76,10 @@ def draw(runs: dict[str, list[dict[str, Any]]], window: int) -> Figure:
 
 
 def main(arguments: list[str]) -> None:
-    """Run `tools/plot_runs.py RUN ... [flags]`."""
-    parser = Parser(
-        "plot_runs.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs")
-    parser.add_argument("--output", type=Path, default=Path("curves.png"))
-    parser.add_argument("--window", type=int, default=5, help="logged values a point")
-    options = parser.parse_args(arguments)
+    """Run `python -m tools.plot_runs RUN ... [flags]`."""
+    options = tool_options(Options, arguments, "python -m tools.plot_runs", __doc__)
+    if not options.runs:
+        raise UserError("no runs: name one folder or more, as in runs/a runs/b")
     if options.window < 1:
         raise UserError(f"--window must be at least 1, got {options.window}")
     runs = {str(folder): read_log(folder) for folder in options.runs}

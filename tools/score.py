@@ -1,29 +1,41 @@
 """Score a folder of derained images, of any method, against the ground truth by file name.
 
-    python tools/score.py derained/ datasets/Rain100L
-    python tools/score.py derained/ datasets/Rain100L --conventions y rgb --csv scores.csv
+    python -m tools.score derained/ datasets/Rain100L
+    python -m tools.score derained/ datasets/Rain100L --conventions y rgb --csv scores.csv
 
 Partners are found by what their names share: rain-7, norain-7, 7x2 and 7_GT are all 7. Of a Rain100
 folder, the clean images (norain-N.png) are the ground truth. Ground truths without a derained image
 are left out, and the count says so.
 """
 
-import argparse
 import csv
 import io
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import NamedTuple, get_args
+from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from config.cli import tool_options
 from data.layouts import match_names, pair_key
-from utils.conventions import Convention
-from utils.errors import Parser, UserError, run_command
+from utils.conventions import CONVENTIONS, Convention
+from utils.errors import UserError, run_command
 from utils.files import write_text
 from utils.image import list_images, read_image, to_tensor
 from utils.metrics import score
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to score."""
+
+    derained: Path
+    """Folder of images to score."""
+    clean: Path
+    """Folder of ground truths."""
+    conventions: tuple[Convention, ...] = CONVENTIONS
+    """Conventions to score in, as README's Metrics section defines them."""
+    csv: Path | None = None
+    """Also write a line for each image and convention to this file."""
 
 
 class Row(NamedTuple):
@@ -36,16 +48,8 @@ class Row(NamedTuple):
 
 
 def main(arguments: list[str]) -> None:
-    """Run `tools/score.py DERAINED CLEAN`."""
-    parser = Parser("score.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("derained", type=Path, help="folder of images to score")
-    parser.add_argument("clean", type=Path, help="folder of ground truths")
-    parser.add_argument(
-        "--conventions", nargs="+", choices=get_args(Convention), default=get_args(Convention)
-    )
-    parser.add_argument("--csv", type=Path, help="also write a line for each image and convention")
-    options = parser.parse_args(arguments)
-
+    """Run `python -m tools.score DERAINED CLEAN`."""
+    options = tool_options(Options, arguments, "python -m tools.score", __doc__)
     clean = list_images(options.clean)
     clean = [f for f in clean if f.name.startswith("norain-")] or clean
     derained = list_images(options.derained)

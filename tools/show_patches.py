@@ -1,18 +1,15 @@
 """Write a picture of the first twelve training patches: rainy above clean.
 
-    python tools/show_patches.py rain100l-small
-    python tools/show_patches.py real --run look
+    python -m tools.show_patches rain100l-small
+    python -m tools.show_patches real --run look
 
 Takes the presets and flags of train.py, and writes patches.png to the folder of the run. Look at it
 before a long training: is the rain where it should be, and does it look like rain?
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from config.cli import train_config
 from data.open import open_training
@@ -39,11 +36,8 @@ def draw(patches: Patches) -> Pixels:
 
 
 def main(arguments: list[str]) -> None:
-    """Run `tools/show_patches.py [PRESET] [flags of train.py]`."""
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return
-    config = train_config(arguments)
+    """Run `python -m tools.show_patches [PRESET] [flags of train.py]`."""
+    config = train_config(arguments, "python -m tools.show_patches", __doc__)
     target = (config.run or Path("runs") / config.name) / "patches.png"
     write_image(target, draw(open_training(config).patches))
     print(f"written: {target}")

@@ -1,29 +1,43 @@
 """How far does a tile differ from the same region of the whole image?
 
-    python tools/tiles.py datasets/Rain100L/rainy --weights runs/a/best.pt runs/b/best.pt
+    python -m tools.tiles datasets/Rain100L/rainy --weights runs/a/best.pt runs/b/best.pt
 
 Derains every image whole, then its middle tile alone and with the coordinates of the whole, and
 compares the tile, less `utils.inference.MARGIN` pixels at each side. Differences are in levels of
 255. A network whose tiles differ little can derain large images in little memory.
 """
 
-import argparse
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
+from config.cli import tool_options
 from data import find_rainy
 from models import Network
 from models.load import open_network
-from utils.errors import Parser, UserError, run_command
+from utils.errors import UserError, run_command
 from utils.image import read_image, to_tensor
 from utils.inference import ALIGNMENT, MARGIN
 from utils.runtime import choose_device, keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    images: Path
+    """Folder of rainy images."""
+    weights: tuple[Path, ...] = ()
+    """Weights, at least one file; each becomes a row of the table."""
+    side: int = 128
+    """Side of the tile, pixels."""
+    limit: int | None = None
+    """Take the first so many images."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
 
 
 @torch.inference_mode()
@@ -53,14 +67,10 @@ def tile_differences(network: Network, rainy: Tensor, side: int) -> tuple[Tensor
 
 
 def main(arguments: list[str]) -> None:
-    """Run `tools/tiles.py IMAGES --weights ...`."""
-    parser = Parser("tiles.py", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("images", type=Path, help="folder of rainy images")
-    parser.add_argument("--weights", type=Path, nargs="+", required=True)
-    parser.add_argument("--side", type=int, default=128, help="side of the tile, pixels")
-    parser.add_argument("--limit", type=int, help="take the first so many images")
-    parser.add_argument("--device", default="auto")
-    options = parser.parse_args(arguments)
+    """Run `python -m tools.tiles IMAGES --weights ...`."""
+    options = tool_options(Options, arguments, "python -m tools.tiles", __doc__)
+    if not options.weights:
+        raise UserError("no weights: name one file or more with --weights")
     if options.side <= 2 * MARGIN:
         raise UserError(f"--side must exceed {2 * MARGIN}, got {options.side}")
     keep_freed_memory()

@@ -1,6 +1,5 @@
 """What a user did wrong, said in one line."""
 
-import argparse
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -24,14 +23,6 @@ def run_command(main: Callable[[list[str]], object]) -> NoReturn:
     except OSError as error:  # no permission, disk full, a file where a folder is needed
         sys.exit(_complain(error, 2))
     sys.exit(0)
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaint is one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Raise `UserError`."""
-        raise UserError(f"{message}; see {self.prog} --help")
 
 
 def _complain(message: object, status: int) -> int:
