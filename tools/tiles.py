@@ -20,7 +20,7 @@ from models import Network
 from models.load import open_network
 from utils.errors import UserError, run_command
 from utils.image import read_image, to_tensor
-from utils.inference import ALIGNMENT, MARGIN
+from utils.inference import ALIGNMENT, MARGIN, apply
 from utils.runtime import choose_device, keep_freed_memory
 
 
@@ -60,8 +60,8 @@ def tile_differences(network: Network, rainy: Tensor, side: int) -> tuple[Tensor
     tile = rainy[region].unsqueeze(0)
     inner = (slice(None), slice(MARGIN, side - MARGIN), slice(MARGIN, side - MARGIN))
     alone, placed = (
-        255 * (whole - network(tile, window).squeeze(0))[inner].abs()
-        for window in (None, (top, left, height, width))
+        255 * (whole - apply(network, tile, window).squeeze(0))[inner].abs()
+        for window in ((0, 0, side, side), (top, left, height, width))
     )
     return alone, placed
 
