@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 SCRIPTS = {"train", "eval", "show"}
 ROOMS = {"config", "data", "models", "training", "evaluation", "utils", "tools"}
 
@@ -119,13 +120,15 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
     assert readme.index("make demo") < readme.index("make test")
 
 
-def test_readme_names_tests_and_files_that_exist() -> None:
-    readme = (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("text", ["README.md", "CONTRIBUTING.md", "weights/README.md", *DOCS])
+def test_texts_name_tests_and_files_that_exist(text: str) -> None:
+    words = (ROOT / text).read_text()
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
-    named = set(re.findall(r"`(test_\w+)`", readme))
-    assert named
+    named = re.findall(r"`(test_\w+)`", words)
     assert not [name for name in named if f"def {name}(" not in tests]
-    files = set(
-        re.findall(r"\b((?:config|data|models|utils|tools|weights|docs)/[\w/.-]+\.\w+)", readme)
-    )
+    files = re.findall(rf"\b((?:{'|'.join(ROOMS)}|weights|docs)/[\w/.-]+\.\w+)", words)
     assert not [name for name in files if not (ROOT / name).exists()]
+    links = re.findall(r"\]\(([^)#:]+)\)", words)
+    assert not [link for link in links if not ((ROOT / text).parent / link).exists()]
+    modules = re.findall(r"python -m tools\.(\w+)", words)
+    assert not [name for name in modules if not (ROOT / "tools" / f"{name}.py").exists()]

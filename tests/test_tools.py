@@ -251,7 +251,7 @@ def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixt
     exported, own = checkpoint.load_weights(target), checkpoint.load_weights(tiny.run / "best.pt")
     assert all(torch.equal(value, exported.state[key]) for key, value in own.state.items())
     assert (exported.network, exported.arguments) == (own.network, own.arguments)
-    assert exported.metadata["updates"] == 6
+    assert exported.metadata["steps"] == 6
     assert exported.metadata["score"]["y"]["psnr"] == pytest.approx(scores.mean("y", "psnr"))
     assert str(tmp_path) not in json.dumps(exported.metadata)
     assert hashlib.sha256(target.read_bytes()).hexdigest() in capsys.readouterr().out

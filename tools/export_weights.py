@@ -2,7 +2,7 @@
 
     python -m tools.export_weights runs/rain100l weights/jdnet-rain100l.safetensors
 
-Metadata: network, data and its release, recipe, updates, test scores, commit. No path of your
+Metadata: network, data and its release, recipe, steps, test scores, commit. No path of your
 machine goes in. The SHA-256 is printed, for the model card.
 """
 
@@ -35,10 +35,10 @@ def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
             key: value for key, value in config["data"].items() if not key.endswith("_folder")
         },
         "data_sha256": metadata["data_sha256"],
-        "start_sha256": metadata.get("start_sha256"),
+        "init_sha256": metadata.get("init_sha256"),
         "training": config["training"],
         "precision": config["machine"]["precision"],
-        "updates": metadata["step"],
+        "steps": metadata["step"],
         "test_pairs": scores["pairs"],
         "score": {
             convention: {"psnr": mean["psnr"], "ssim": mean["ssim"]}
