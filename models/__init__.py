@@ -1,7 +1,7 @@
-"""The networks of the papers. They import torch alone and take plain arguments.
+"""JDNet and the networks it is compared with. They import only torch and take plain arguments.
 
-Each has `stages(rainy)`, all outputs that its paper supervises, the final one last, and
-`forward(rainy)`, only the final one. JDNet.forward also takes the place of a tile in its image.
+`stages(rainy)` returns every output that the paper supervises, the final one last;
+`forward(rainy)` returns the final one. JDNet.forward also accepts the window of a tile.
 """
 
 from models.jdnet.network import JDNet

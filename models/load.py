@@ -1,4 +1,4 @@
-"""From a weights file to a network."""
+"""Build a network from a weights file."""
 
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,22 @@ from utils import checkpoint
 from utils.checkpoint import Weights
 from utils.errors import UserError
 
-# Modules under their names in older weights files.
+# Old module names in weights files -> current names.
 RENAMED = {"enter": "head", "leave": "tail"}
 
 
 def load_weights(path: Path) -> Weights:
-    """`utils.checkpoint.load_weights`, with the present names of all parameters.
+    """Like `utils.checkpoint.load_weights`, with parameters under their current names.
 
     Raises:
-        UserError: the file is no weights file.
+        UserError: the file is not a weights file.
     """
     weights = checkpoint.load_weights(path)
     return weights._replace(state=rename(weights.state))
 
 
 def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of this or an earlier version under the present names."""
+    """Rename the keys of a state dict from an earlier version; current keys stay."""
     return {
         ".".join(RENAMED.get(part, part) for part in key.split(".")): tensor
         for key, tensor in state.items()
@@ -40,13 +40,13 @@ def open_network(
     name: str = "jdnet",
     arguments: dict[str, Any] | None = None,
 ) -> Network:
-    """Build the network that a weights file describes, and load it, in evaluation mode.
+    """Build the network that a weights file describes, and load its weights, in evaluation mode.
 
     Args:
         path: weights, see `utils.checkpoint.load_weights`.
         device: where to put the network.
-        name: the network of a file that does not say which one it holds, see `models.NETWORKS`.
-        arguments: constructor arguments for such a file; the defaults where not given.
+        name: network of `models.NETWORKS`, used if the file does not name its own.
+        arguments: constructor arguments, used if the file has none; None means the defaults.
 
     Raises:
         UserError: the file cannot be read, or its network is unknown or does not fit.
@@ -65,14 +65,14 @@ def open_network(
 
 
 def grow(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a JDNet of fewer units as weights of a larger one, which then computes the same.
+    """Extend the weights of a JDNet to one with more units that computes the same function.
 
     The old units come first. Each new fusion copies the last old one, with zero weights for the
     features of the new units.
 
     Args:
-        network: the larger JDNet; the new units keep its weights.
-        state: state dict; returned as it is where `network` is no JDNet or has no more units.
+        network: the larger JDNet; its new units keep their weights.
+        state: state dict, returned unchanged unless `network` is a JDNet with more units.
     """
     units = 0
     while f"dense.{units}.weight" in state:

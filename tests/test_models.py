@@ -1,4 +1,4 @@
-"""JDNet against the released code's outputs, and its parts against longhand formulas."""
+"""JDNet against outputs of the released code, and its modules against formulas written out."""
 
 import gc
 from typing import Any, Literal
@@ -61,7 +61,7 @@ def test_parameters_of_the_paper() -> None:
 
 
 def test_state_dict_keys_are_frozen() -> None:
-    """Renaming one of these breaks every checkpoint out there."""
+    """Renaming a key breaks all existing checkpoints."""
     conv = ("weight", "bias")
     norm = (*conv, "running_mean", "running_var", "num_batches_tracked")
     attention = {
@@ -88,7 +88,7 @@ def test_state_dict_keys_are_frozen() -> None:
 
 
 def test_every_parameter_learns_but_the_ones_that_cannot() -> None:
-    """Additive constants vanish in the differences, the softmax and the batch normalisation."""
+    """Differences, softmax and batch normalization cancel additive constants."""
     torch.manual_seed(0)
     network = JDNet(units=2).double()
     network(torch.rand(2, 3, 16, 16, dtype=torch.float64)).square().mean().backward()
@@ -113,7 +113,7 @@ def test_any_size(h: int, w: int) -> None:
 
 
 def test_position_keeps_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In bfloat16 neighbouring columns of a large image have one and the same coordinate."""
+    """In bfloat16, neighbouring columns of a large image would have the same coordinate."""
     torch.manual_seed(0)
     module = SelfAttention(16).eval()
     seen: list[Tensor] = []
@@ -141,7 +141,7 @@ def test_a_grown_network_computes_the_same_and_learns() -> None:
     assert new_features is not None
     assert new_features[:, 3 * 16 :].abs().amax(dim=0).min() > 0
     for state in (large.state_dict(), {"dense.weight": rainy}, {}):
-        assert grow(large, state) == state  # the same tensors
+        assert grow(large, state) == state
     lacking = JDNet(units=2, channels=16, self_attention=False)
     assert large.state_dict().keys() - grow(large, lacking.state_dict()).keys() == {
         key for key in small.state_dict() if ".attention." in key
@@ -162,7 +162,7 @@ def test_overfits_one_patch() -> None:
     assert loss.item() < 0.1 * F.mse_loss(rainy, clean).item()
 
 
-# --- the parts ---------------------------------------------------------------------------------
+# --- modules -----------------------------------------------------------------------------------
 
 
 def test_scale_aggregation_is_the_concatenation_of_the_paper() -> None:
@@ -188,7 +188,7 @@ def test_scale_aggregation_is_the_concatenation_of_the_paper() -> None:
 def test_jdnet_is_its_equations(
     name: str, size: tuple[int, int], dtype: torch.dtype, outputs: float, gradients: float
 ) -> None:
-    """All that is done for speed and memory, in float32 the compiled code too, changes nothing."""
+    """No optimization changes the outputs or gradients; float32 also covers the compiled code."""
     results = []
     for network in (PlainJDNet(units=10, **ABLATIONS[name]), JDNet(units=10, **ABLATIONS[name])):
         torch.manual_seed(0)
@@ -198,7 +198,7 @@ def test_jdnet_is_its_equations(
         rainy = torch.rand(2, 3, *size, dtype=torch.float64).to(dtype)
         derained = network(rainy)
         (derained - rainy).square().mean().backward()
-        # Only the written-out form gives the constant of the softmax its gradient, of zero.
+        # gamma2.bias has no gradient in JDNet, and a gradient of zero in PlainJDNet.
         grads = torch.cat(
             [
                 (torch.zeros_like(p) if p.grad is None else p.grad).flatten()
@@ -212,7 +212,7 @@ def test_jdnet_is_its_equations(
 
 
 def test_gradients_of_the_dense_chain_twice() -> None:
-    """A retained graph can be walked again, and a part of it alone."""
+    """The backward can run again through a retained graph, and through a part of it."""
     torch.manual_seed(0)
     inputs = [torch.rand(1, 16, 3, 4, dtype=torch.float64, requires_grad=True) for _ in range(12)]
     layers = [nn.Conv2d((i + 2) * 16, 16, 1).double() for i in range(11)]
@@ -240,7 +240,7 @@ def test_gradients_of_the_dense_chain_twice() -> None:
 
 
 def test_the_dense_chain_is_freed() -> None:
-    """Its nodes and buffers refer to each other; in a circle they would outlive every update."""
+    """A reference cycle between graph nodes and buffers would keep them alive after every step."""
 
     def chains() -> int:
         return sum(type(o).__name__ == "_Chain" for o in gc.get_objects())
@@ -294,7 +294,7 @@ def test_patch_coordinates_are_those_of_a_training_patch_everywhere() -> None:
 def test_patch_position_makes_a_tile_see_what_the_whole_sees(
     position: Literal["image", "patch"], tolerance: float
 ) -> None:
-    """One attention unit, no other scales: inside, a tile must equal the whole."""
+    """With one attention unit and no coarser scales, the inside of a tile equals the full image."""
     torch.manual_seed(0)
     network = JDNet(1, 16, scales=0, self_calibration=False, position=position).double().eval()
     image = torch.rand(1, 3, 40, 60, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Pairwise attention: every implementation against the reference, and that against a naive loop."""
+"""Operators: every implementation against a reference, and that against the equations."""
 
 import importlib.util
 import os
@@ -19,7 +19,7 @@ from models.jdnet.ops import pairwise_attention_reference as reference
 
 
 class Inputs(NamedTuple):
-    """Arguments of the operator, but for the footprint."""
+    """Arguments of the operator except the footprint."""
 
     phi: Tensor
     psi: Tensor
@@ -45,7 +45,7 @@ def on(device: str, inputs: Inputs) -> Inputs:
 
 
 def padded(inputs: Inputs, footprint: int) -> tuple[Tensor, ...]:
-    """The tensors that the registered operator takes."""
+    """The tensor arguments of the registered operator."""
     phi, psi, beta, position, gamma = inputs
     pad = [footprint // 2] * 4
     psi, beta, place = (F.pad(x, pad, mode="reflect") for x in (psi, beta, position))
@@ -61,7 +61,7 @@ def compiled() -> None:
 def naive_attention(
     phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor, gamma: Tensor, footprint: int
 ) -> Tensor:
-    """Pixel by pixel, as the equations read."""
+    """Eq. 2-4, pixel by pixel."""
     n, values, h, w = beta.shape
     radius = footprint // 2
     out = torch.empty_like(beta)
@@ -106,7 +106,7 @@ def gradients(operator: Callable[..., Tensor], inputs: Inputs, footprint: int) -
 
 @pytest.mark.parametrize("size", [(6, 9), (9, 6), (4, 4)])
 def test_shifts_equal_the_reference(size: tuple[int, int]) -> None:
-    """Also off the square, where the released kernels were wrong."""
+    """Includes sizes that are not square, for which the released kernels were wrong."""
     results = [
         gradients(operator, operator_inputs(h=size[0], w=size[1]), 7)
         for operator in (partial(pairwise_attention, implementation="shifts"), reference)
@@ -130,8 +130,8 @@ def test_native_hides_no_number_that_is_not_finite(value: float) -> None:
     [
         (2, 64, 64, 2, 8, 7),
         (1, 37, 53, 2, 8, 7),
-        (3, 5, 4, 2, 8, 7),  # one block, less than full
-        (2, 40, 9, 1, 3, 15),  # the same in several bands; values that are no fours
+        (3, 5, 4, 2, 8, 7),  # rows shorter than a block
+        (2, 40, 9, 1, 3, 15),  # the same in several bands; values not a multiple of four
         (1, 20, 16, 3, 5, 5),
         (1, 35, 17, 2, 6, 7),  # the last block has one new pixel
         (1, 4, 100, 1, 4, 7),
@@ -170,16 +170,16 @@ def one_thread_after() -> Iterator[None]:
 
 @pytest.fixture
 def gpu() -> str:
-    """Where the Triton kernels can run: a GPU, or the CPU in Triton's interpreter."""
+    """Device for the Triton kernels: a GPU, or the CPU in Triton's interpreter."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         return "cpu"
     if not torch.cuda.is_available():
-        pytest.skip("no GPU; test_triton_in_its_interpreter runs this one")
+        pytest.skip("no GPU; test_triton_in_its_interpreter runs this test")
     return "cuda"
 
 
 def test_triton_in_its_interpreter() -> None:
-    """The tests that take the fixture `gpu`; the interpreter is asked for before any import."""
+    """Run the tests with the fixture `gpu`; TRITON_INTERPRET must be set before the import."""
     if importlib.util.find_spec("triton") is None:
         pytest.skip("Triton is not installed")
     command = [sys.executable, "-m", "pytest", "-k", "test_triton and not interpreter", __file__]
@@ -193,7 +193,7 @@ def test_triton_in_its_interpreter() -> None:
     [
         (2, 5, 9, 2, 8, 3),
         (1, 6, 5, 2, 8, 7),
-        (1, 13, 17, 3, 5, 5),  # two blocks, channels that are no powers of two
+        (1, 13, 17, 3, 5, 5),  # two blocks; channels not a power of two
         (1, 2, 3, 1, 1, 1),
     ],
 )
@@ -220,7 +220,7 @@ def test_triton_is_registered_correctly(gpu: str) -> None:
     ("size", "is_trained"), [((12, 64, 64), True), ((1, 321, 481), False)], ids=str
 )
 def test_gpu_sizes_of_use(size: tuple[int, int, int], is_trained: bool) -> None:
-    """Against the shifts in float64, and the same to the last bit when run again."""
+    """Compare with the shifts in float64, and check that a second run is bitwise identical."""
     assert choose_implementation(torch.zeros(1, 2, 8, 8, device="cuda"), 7) == "triton"
 
     def run(implementation: str, dtype: torch.dtype) -> list[Tensor]:
@@ -287,18 +287,18 @@ def test_the_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     best = "shifts" if library.load() is None else "native"
     assert choose_implementation(single, 7) == best
     assert choose_implementation(double, 7) == "shifts"
-    assert choose_implementation(single, 17) == "shifts"  # larger than the compiled code's
+    assert choose_implementation(single, 17) == "shifts"  # too large for the compiled code
     assert choose_implementation(single, 7, "shifts") == "shifts"
     assert choose_implementation(double, 17, "reference") == "reference"
     monkeypatch.setenv("JDNET_ATTENTION", "shifts")
     assert choose_implementation(single, 7) == "shifts"
-    with pytest.raises(ValueError, match="native attention takes float32 on the CPU"):
+    with pytest.raises(ValueError, match="native attention supports float32 on the CPU"):
         choose_implementation(double, 7, "native")
-    with pytest.raises(ValueError, match="triton attention takes float32 on CUDA and odd"):
+    with pytest.raises(ValueError, match="triton attention supports float32 on CUDA and odd"):
         choose_implementation(double, 7, "triton")
     monkeypatch.setenv("JDNET_ATTENTION", "cupy")
     with pytest.raises(
-        ValueError, match="no attention 'cupy': JDNET_ATTENTION takes auto, reference"
+        ValueError, match="unknown attention 'cupy': JDNET_ATTENTION must be one of auto, reference"
     ):
         choose_implementation(single, 7)
 
@@ -342,7 +342,7 @@ def test_the_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(list((tmp_path / "jdnet").iterdir())) == 1
 
 
-# --- the end of the scale aggregation ------------------------------------------------------------
+# --- scale fusion --------------------------------------------------------------------------------
 
 
 def fuse_longhand(first: Tensor, others: list[Tensor], residual: Tensor) -> Tensor:
@@ -375,7 +375,7 @@ def fusion_inputs(
 def test_scale_fusion_longhand(
     shape: tuple[int, int, int, int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Sizes that do not divide too; 8 channels are no multiple of the compiled code's lanes."""
+    """Includes odd sizes; 8 channels are not a multiple of the vector width of the C++ code."""
     results = []
     for function in (fuse_longhand, fuse_scales):
         first, others, residual = fusion_inputs(*shape, dtype=dtype)
@@ -386,7 +386,7 @@ def test_scale_fusion_longhand(
                 residual.detach().double().requires_grad_(),
             )
         leaves = [first, *others, residual]
-        # A convolution's result may be overwritten, a leaf may not.
+        # fuse_scales may overwrite `first`, which must not be a leaf then.
         out = function(first * 1, others, residual)
         out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
         results.append([out.detach(), *(x.grad for x in leaves if x.grad is not None)])

@@ -1,4 +1,4 @@
-"""DCSFN, DANet, the PReNet family and RESCAN against the outputs of their released codes."""
+"""DCSFN, DANet, the PReNet family and RESCAN against outputs of their released code."""
 
 from collections.abc import Callable
 from typing import Any
@@ -43,7 +43,7 @@ RELEASED: dict[str, Callable[[], Sibling]] = {
 SMALL: dict[str, Callable[[], Sibling]] = {
     "dcsfn": lambda: DCSFN(units=1, channels=4),
     "dcsfn-rnn": lambda: DCSFN(units=1, channels=4, cell="rnn"),
-    # Without bias, a narrow bottleneck may be dead from the start.
+    # Without biases, all ReLUs of a narrow bottleneck may be dead at initialization.
     "danet": lambda: DANet(channels=16, blocks=1, reduction=1),
     "prenet": lambda: PReNet(stages=2, channels=4),
     "prenet-gru": lambda: PReNet(stages=2, channels=4, recurrence="gru"),
@@ -59,7 +59,7 @@ SMALL: dict[str, Callable[[], Sibling]] = {
 
 
 def released_outputs(network: Sibling, rainy: Tensor) -> list[Tensor]:
-    """What the released network returns, in the order of our stages."""
+    """The outputs of the released network, in the order of our stages."""
     stages = network.stages(rainy)
     return [rainy - stage if isinstance(network, RESCAN) else stage for stage in stages]
 
@@ -148,7 +148,7 @@ def test_every_parameter_learns_but_the_ones_that_cannot(name: str) -> None:
     }
     expected = set()
     if isinstance(network, DCSFN):
-        first_calls = ("coarse_to_fine.2", "fine_to_coarse.0")  # no state yet
+        first_calls = ("coarse_to_fine.2", "fine_to_coarse.0")  # called without a state
         gates = {"dcsfn": ("reset", "update", "candidate"), "dcsfn-rnn": ("mix",)}[name]
         expected = {f"{cell}.{gate}.from_state" for cell in first_calls for gate in gates}
         expected |= {f"{cell}.reset.from_input" for cell in first_calls if "reset" in gates}
@@ -156,7 +156,7 @@ def test_every_parameter_learns_but_the_ones_that_cannot(name: str) -> None:
     assert still == expected
 
 
-# --- what no fixture covers --------------------------------------------------------------------
+# --- not covered by fixtures -------------------------------------------------------------------
 
 
 def of_input(gate: Gate, x: Tensor) -> Tensor:
@@ -207,7 +207,7 @@ def test_squeeze_excitation_longhand() -> None:
 
 @pytest.mark.parametrize(("frame", "sums"), [("full", [1, 1, 1]), ("add", [1, 2, 3])])
 def test_rescan_frames(frame: Any, sums: list[int]) -> None:
-    """A decoder that answers 0.1 whatever it sees; "add" stops the gradient at each stage."""
+    """The tail always returns 0.1; "add" detaches the sum of the previous estimates."""
     network = RESCAN(stages=3, channels=4, frame=frame)
     last = network.tail[2]
     assert isinstance(last, nn.Conv2d)

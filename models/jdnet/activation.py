@@ -1,4 +1,4 @@
-"""The one activation of JDNet."""
+"""The activation function of JDNet."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -7,8 +7,8 @@ SLOPE = 0.2
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """LeakyReLU in place, for results that nobody else needs: of convolutions, norms and sums.
+    """In-place LeakyReLU, only for fresh tensors (outputs of convolutions, norms and sums).
 
-    Its backward needs its own result alone, which the next layer keeps anyway.
+    Its backward needs just its output, which the next layer saves anyway.
     """
     return F.leaky_relu_(x, SLOPE)

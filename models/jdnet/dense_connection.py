@@ -1,9 +1,10 @@
-"""Dense connections: a 1x1 convolution over all features so far (JDNet paper, Fig. 2).
+"""Dense connections: 1x1 convolutions over all preceding features (JDNet paper, 3.1 and Fig. 2).
 
-Written out, fusion i is conv_i(cat(features[: i + 2])). Thirty-two growing concatenations, and as
-many partial gradients of every feature, would be most of the memory and much of the time of a
-training step. So features stand side by side from the start, and in the backward so do the
-gradients of the fusions: each feature's own is then a single convolution over those.
+Fusion i is conv_i(cat(features[: i + 2])). Computed literally, the 32 growing concatenations, and
+as many partial gradients for every feature, take most of the memory and much of the time of a
+training step. Here each feature is instead written once into buffers that hold the concatenation.
+The backward stores the gradients of the fusions the same way, and computes the gradient of each
+feature as a single convolution over them.
 """
 
 from typing import Any
@@ -13,16 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-# Narrow buffers leave few zeros, and 64 channels at once are the fastest. In half precision each
-# buffer rounds the sum once more: over 32 units pairs lose nothing by it, single ones would.
+# Tensors per buffer. Small buffers need little zero padding, and convolutions of 64 channels (two
+# tensors) are the fastest. In half precision every buffer adds one rounding of the sum: over 32
+# units this is harmless with two tensors per buffer, but not with one.
 GROUP = 2
 
 
-class SideBySide:
-    """Tensors [B, C, H, W] in channels-last buffers of `GROUP` tensors, filled one by one.
+class FeatureBuffers:
+    """A concatenation of [B, C, H, W] tensors, stored in channels-last buffers of `GROUP` each.
 
     Args:
-        length: how many there will be.
+        length: total number of tensors.
     """
 
     def __init__(self, length: int) -> None:
@@ -30,18 +32,19 @@ class SideBySide:
         self.buffers: list[Tensor] = []
 
     def put(self, place: int, x: Tensor) -> None:
-        """Store the tensor of this place: the next free one, or one to be overwritten."""
-        group = 1 if x.is_meta else GROUP  # what is only counted shall not count the zeros
+        """Store a tensor at index `place`: the next free index, or one to overwrite."""
+        # FLOP counting on the meta device must not count the zero padding.
+        group = 1 if x.is_meta else GROUP
         channels, (buffer, column) = x.shape[1], divmod(place, group)
         if buffer == len(self.buffers):
             size = min(group, self.length - place) * channels
-            # Zeros, because what is not filled yet meets weights of zero.
+            # Zeros: channels not filled yet are multiplied by zero weights.
             empty = x.new_zeros(x.shape[0], *x.shape[2:], size)
             self.buffers.append(empty.permute(0, 3, 1, 2))
         self.buffers[buffer][:, column * channels : (column + 1) * channels] = x
 
     def convolve(self, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-        """F.conv2d(cat(all), weight, bias); the weight may be short, or too long."""
+        """F.conv2d(cat(tensors), weight, bias), over the channels that both have."""
         (first, part), *others = self._parts(weight)
         out = F.conv2d(first, part, bias)
         for buffer, part in others:
@@ -49,7 +52,7 @@ class SideBySide:
         return out
 
     def weight_gradients(self, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of `convolve` with respect to its weight and bias, given that of its result."""
+        """Gradients of `convolve` with respect to weight and bias, given that of its output."""
         parts = [
             torch.ops.aten.convolution_backward(
                 *(grad, buffer, part, [len(weight)], [1, 1], [0, 0], [1, 1], False, [0, 0], 1),
@@ -60,7 +63,7 @@ class SideBySide:
         return torch.cat([part for part, _ in parts], dim=1)[:, : weight.shape[1]], parts[0][1]
 
     def _parts(self, weight: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Each buffer that the weight reaches, and its part of that; zero where it ends before."""
+        """Each buffer that the weight covers, with its slice of the weight, padded with zeros."""
         width = self.buffers[0].shape[1]
         parts = list(zip(self.buffers, weight.split(width, dim=1), strict=False))
         buffer, last = parts[-1]
@@ -69,11 +72,11 @@ class SideBySide:
 
 
 class DenseFeatures:
-    """The features of a dense chain, as far as it has come.
+    """The features of a dense chain, appended one by one.
 
     Args:
         first: [B, C, H, W].
-        length: how many features there will be.
+        length: total number of features.
     """
 
     def __init__(self, first: Tensor, length: int) -> None:
@@ -82,11 +85,11 @@ class DenseFeatures:
         self.append(first)
 
     def append(self, x: Tensor) -> None:
-        """Add one more, [B, C, H, W]."""
+        """Append a feature, [B, C, H, W]."""
         self.token = _Append.apply(x, self.token, self.chain)  # type: ignore[no-untyped-call]
 
     def fuse(self, layer: nn.Module) -> Tensor:
-        """Apply a 1x1 convolution with C channels out to all features so far: [B, C, H, W]."""
+        """Apply a 1x1 convolution with C output channels to all features so far: [B, C, H, W]."""
         assert isinstance(layer, nn.Conv2d)
         fused: Tensor = _Fuse.apply(  # type: ignore[no-untyped-call]
             layer.weight, layer.bias, self.token, self.chain
@@ -95,33 +98,39 @@ class DenseFeatures:
 
 
 class _Chain:
-    """What forward and backward share. It must not know tokens: they know it, and would leak."""
+    """State shared by forward and backward.
+
+    Must not reference the tokens: they reference it, and the cycle would leak the graph.
+    """
 
     def __init__(self, length: int) -> None:
-        self.features, self.count = SideBySide(length), 0
-        self.gradients = SideBySide(length - 1)
-        self.places: dict[int, int] = {}  # in `gradients`, of the fusion of so many features
+        self.features, self.count = FeatureBuffers(length), 0
+        self.gradients = FeatureBuffers(length - 1)
+        self.places: dict[int, int] = {}  # number of fused features -> index in `gradients`
         self.weights: Tensor | None = None  # of the fusions, see `put_gradient`
 
     def put_gradient(self, grad: Tensor, weight: Tensor) -> int:
-        """Keep a fusion's gradient, [B, C, H, W], and its weight, [C, n * C, 1, 1]; its place."""
+        """Store a fusion's gradient, [B, C, H, W], and weight, [C, n * C, 1, 1]; return its index.
+
+        A second backward through a retained graph overwrites what the first one stored.
+        """
         channels, longest = grad.shape[1], self.gradients.length
         count = weight.shape[1] // channels
-        # Another backward through a retained graph overwrites what the last one left.
         place = self.places.setdefault(count, len(self.places))
         self.gradients.put(place, grad)
         if self.weights is None:
-            # For each feature the weight of a convolution over all gradients.
+            # weights[i] is the weight of the convolution that gives the gradient of feature i.
             self.weights = grad.new_zeros(longest + 1, channels, longest, channels)
         self.weights[:count, :, place] = weight.view(channels, count, channels).permute(1, 2, 0)
         return place
 
 
 class _Append(torch.autograd.Function):
-    """Store a feature and renew the token.
+    """Store a feature and return a new token.
 
-    A fusion takes the newest token. So autograd knows that a feature's backward comes after those
-    of all its fusions, and the token's gradient says at which places these left theirs.
+    Every fusion takes the newest token. Autograd therefore runs the backward of a feature after
+    those of all fusions that read it. The gradient of the token is nonzero at the indices where
+    these fusions stored their gradients.
     """
 
     @staticmethod
@@ -139,11 +148,11 @@ class _Append(torch.autograd.Function):
 
 
 class _Fuse(torch.autograd.Function):
-    """Convolve all features so far. Its backward leaves their gradients to `_Append`."""
+    """Convolve all features stored so far; `_Append` computes the gradients of the features."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor, token: Tensor, chain: _Chain) -> Tensor:
-        weight = weight.to(token.dtype)  # that of the features: lower under autocast
+        weight = weight.to(token.dtype)  # the dtype of the features: lower under autocast
         ctx.save_for_backward(weight, token)
         ctx.chain = chain
         return chain.features.convolve(weight, bias)

@@ -1,6 +1,7 @@
-"""JDNet with every equation written out: to read beside the paper, to test and to time against.
+"""JDNet, Eq. 1-14 of the paper written out without optimizations.
 
-Nothing here is done for speed or memory. Weights are those of `JDNet`.
+A reference to read beside the paper, and a baseline for tests and benchmarks. The weights are those
+of `JDNet`.
 """
 
 import torch
@@ -16,7 +17,7 @@ from models.jdnet.self_calibration import SelfCalibratedConv
 
 
 class PlainJDNet(JDNet):
-    """Arguments as for `JDNet`; images must not be smaller than `smallest`."""
+    """JDNet without optimizations; arguments as in `JDNet`, but H and W at least `smallest`."""
 
     def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W]; see `JDNet.forward`."""
@@ -29,7 +30,7 @@ class PlainJDNet(JDNet):
             assert isinstance(unit, JointUnit)
             if unit.attention is not None:
                 x = attend(unit.attention, x, place)
-            x = aggregate(unit.aggregation, x) + x
+            x = aggregate(unit.aggregation, x) + x  # released code: the residual
             if unit.calibration is not None:
                 x = calibrate(unit.calibration, x)
             features.append(x)
@@ -38,20 +39,20 @@ class PlainJDNet(JDNet):
 
 
 def attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:
-    """Section 3.2, Eq. 2-4: [B, C, H, W] -> [B, C, H, W]."""
+    """Self-attention, section 3.2, Eq. 2-4: [B, C, H, W] -> [B, C, H, W]."""
     b, _, h, w = x.shape
     features = _leaky_relu(m.norm_in(x))
     position = m.position(coordinates)
-    delta = differences(m.phi(features), m.psi(features), position, m.footprint)
+    delta = differences(m.phi(features), m.psi(features), position, m.footprint)  # Eq. 4
     gamma = m.gamma2(m.gamma1(_leaky_relu(delta)))  # [B, 1, K*K, H*W]
-    alpha = gamma.softmax(dim=2)  # Eq. 3, 4
+    alpha = gamma.softmax(dim=2)  # Eq. 3
     y = (alpha * neighbours(m.beta(features), m.footprint)).sum(dim=2)  # Eq. 2
     out: Tensor = x + m.expand(_leaky_relu(m.norm_out(y.view(b, -1, h, w))))
     return out
 
 
 def aggregate(m: ScaleAggregation, x: Tensor) -> Tensor:
-    """Section 3.3, Eq. 5-9: [B, C, H, W] -> [B, C, H, W]."""
+    """Scale aggregation, section 3.3, Eq. 5-9: [B, C, H, W] -> [B, C, H, W]."""
     pyramid, scale = [x], x
     for down, block in zip(m.down, m.blocks, strict=True):
         assert isinstance(block, nn.Sequential)
@@ -62,7 +63,7 @@ def aggregate(m: ScaleAggregation, x: Tensor) -> Tensor:
 
 
 def calibrate(m: SelfCalibratedConv, z: Tensor) -> Tensor:
-    """Section 3.4, Eq. 10-14: [B, C, H, W] -> [B, C, H, W]."""
+    """Self-calibrated convolution, section 3.4, Eq. 10-14: [B, C, H, W] -> [B, C, H, W]."""
     x1, x2 = _leaky_relu(m.split1(z)), _leaky_relu(m.split2(z))
     t1 = F.avg_pool2d(x1, m.pooling)  # Eq. 10
     context = F.interpolate(m.k2(t1), x1.shape[2:])  # Eq. 11

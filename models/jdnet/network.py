@@ -1,4 +1,7 @@
-"""JDNet: joint self-attention and scale aggregation for self-calibrated deraining (MM 2020)."""
+"""JDNet: joint self-attention and scale aggregation for self-calibrated deraining (ACM MM 2020).
+
+Section 3.1 of the paper: Eq. 1 and Fig. 2.
+"""
 
 from typing import Literal
 
@@ -14,9 +17,10 @@ from models.jdnet.self_calibration import SelfCalibratedConv
 
 
 class JointUnit(nn.Module):
-    """Self-attention, scale aggregation, self-calibrated convolution (paper, Fig. 2).
+    """Self-attention, scale aggregation and self-calibrated convolution (paper, Fig. 2).
 
-    The two switches give the rows of Table 2: R1 has neither, R2 calibrates, R3 does both.
+    Rows of Table 2: R1 is without self-attention and self-calibration, R2 without self-attention,
+    R3 has both.
     """
 
     def __init__(
@@ -47,15 +51,15 @@ class JDNet(nn.Module):
     Args:
         units: number of densely connected joint units.
         channels: feature channels C, a multiple of 16.
-        scales: n of the scale aggregation.
-        pooling: r of the self-calibrated convolution.
-        footprint: side of the attention's footprint, odd.
+        scales: number of halvings n in the scale aggregation.
+        pooling: pooling window r of the self-calibrated convolution.
+        footprint: side of the attention footprint, odd.
         self_attention: False for the ablations R1 and R2.
         self_calibration: False for the ablation R1.
-        position: scale of the attention's position term, see `image_coordinates` (released) and
-            `patch_coordinates`.
+        position: coordinates of the attention's position term: "image" for `image_coordinates`
+            (as released), "patch" for `patch_coordinates`.
 
-    Source: paper, sections 3.1 to 3.4; where paper and released code disagree, the code.
+    Source: paper, sections 3.1 to 3.4. Where paper and released code differ, this follows the code.
     """
 
     def __init__(
@@ -71,7 +75,7 @@ class JDNet(nn.Module):
     ) -> None:
         super().__init__()
         self.position = position
-        # Reflection needs more pixels than half a footprint, pooling one whole window.
+        # Reflection padding needs more than footprint // 2 pixels, pooling one full window.
         self.smallest = max(pooling, footprint // 2 + 1)
         self.head = nn.Conv2d(3, channels, 3, padding=1)
         self.units = nn.ModuleList(
@@ -82,7 +86,7 @@ class JDNet(nn.Module):
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] -> the derained image alone: the one output that is supervised."""
+        """[B, 3, H, W] -> the derained image, the only supervised output."""
         return (self.forward(rainy),)
 
     def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
@@ -90,8 +94,9 @@ class JDNet(nn.Module):
 
         Args:
             rainy: images of any size from 1x1 up.
-            window: (top, left, full height, full width) when `rainy` is a tile of a larger
-                image, so that the attention's position term is that of the whole.
+            window: (top, left, full height, full width) if `rainy` is a tile of a larger image:
+                the tile then gets the coordinates it has in that image. Ignored if `position` is
+                "patch" or the tile is smaller than `smallest`.
         """
         h, w = rainy.shape[2:]
         if min(h, w) < self.smallest:
@@ -103,7 +108,7 @@ class JDNet(nn.Module):
             if self.position == "image"
             else patch_coordinates(rainy)
         )
-        # Channels-last from here on: every convolution keeps it, and runs a third faster.
+        # Every convolution keeps the channels-last layout, and runs a third faster in it.
         x = self.head(rainy.contiguous(memory_format=torch.channels_last))
         x = leaky_relu(x)
         features = DenseFeatures(x, len(self.units) + 1)
@@ -111,4 +116,4 @@ class JDNet(nn.Module):
             features.append(unit(x, coordinates))
             x = leaky_relu(features.fuse(dense))
         rain = leaky_relu(self.tail(x))
-        return rainy - rain
+        return rainy - rain  # Eq. 1

@@ -1,4 +1,4 @@
-"""Scale-aggregation module (JDNet paper, section 3.3 and Fig. 4)."""
+"""Scale-aggregation module (JDNet paper, section 3.3, Eq. 5-9 and Fig. 4)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +8,9 @@ from models.jdnet.ops import fuse_scales
 
 
 class ScaleAggregation(nn.Module):
-    """Fuse the features with a pyramid of ever coarser versions of themselves.
+    """Fuse features across a pyramid of n + 1 scales.
+
+    Released code: Eq. 9 is followed by a LeakyReLU and a residual, which the paper does not show.
 
     Args:
         channels: C.
@@ -31,15 +33,13 @@ class ScaleAggregation(nn.Module):
         self.fuse = nn.Conv2d((scales + 1) * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]; any H, W >= 1, each scale is the last one halved, up.
-
-        Released code: a LeakyReLU closes it, and x is added, which the paper does not show.
-        """
+        """[B, C, H, W] -> [B, C, H, W]; any H, W >= 1. Each scale halves the last, rounding up."""
         # Eq. 9 fuses Concat[X0, Up(X1), ..., Up(Xn)] with one 1x1 convolution. A 1x1 convolution
-        # and nearest up-sampling commute, so each scale goes through its own block of the weight
-        # at its own size, and the sum needs no concatenation.
+        # and nearest up-sampling commute. So each scale is convolved with its slice of the weight
+        # before up-sampling, and the results are summed: no concatenation is needed.
         first, *others = (
-            part.contiguous()  # a view's strides would pass for channels-last, and cost a copy
+            # The strides of a view would be mistaken for channels-last and cost a copy.
+            part.contiguous()
             for part in self.fuse.weight.split(x.shape[1], dim=1)
         )
         coarse, scale = [], x
@@ -47,4 +47,4 @@ class ScaleAggregation(nn.Module):
             scale = leaky_relu(down(scale))  # Eq. 5, 7: [B, C, H/2, W/2]
             scale = block(scale).add_(scale)  # Eq. 6, 8
             coarse.append(F.conv2d(scale, weight))
-        return fuse_scales(F.conv2d(x, first, self.fuse.bias), coarse, x)
+        return fuse_scales(F.conv2d(x, first, self.fuse.bias), coarse, x)  # Eq. 9

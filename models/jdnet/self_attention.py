@@ -1,4 +1,7 @@
-"""Pairwise self-attention module (JDNet paper, section 3.2 and Fig. 3; SAN, CVPR 2020)."""
+"""Pairwise self-attention module (JDNet paper, section 3.2, Eq. 2-4 and Fig. 3; SAN, CVPR 2020).
+
+This module computes the inputs of the attention; `ops.pairwise_attention` computes Eq. 2-4.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -9,12 +12,13 @@ from models.jdnet.ops import pairwise_attention, without_autocast
 
 
 class SelfAttention(nn.Module):
-    """Mix each pixel with its footprint, the weights made from pairwise differences.
+    """Aggregate each pixel's footprint with weights computed from pairwise differences.
 
-    Released code: BatchNorm and LeakyReLU come first, and the residual is the raw input.
+    Released code: BatchNorm and LeakyReLU precede the attention, and the residual adds the input
+    from before them.
 
     Args:
-        channels: C, a multiple of 16; the relation works on C/16 channels, the values on C/4.
+        channels: C, a multiple of 16; the relation has C/16 channels, the values have C/4.
         footprint: side of the square footprint R(i), odd.
     """
 
@@ -27,9 +31,9 @@ class SelfAttention(nn.Module):
         self.psi = nn.Conv2d(channels, relations, 1)
         self.beta = nn.Conv2d(channels, values, 1)
         self.position = nn.Conv2d(2, 2, 1)
-        # Two linear maps in a row, as released: they train differently from their product.
-        # Constants vanish in the softmax, so the last bias never acts; it is kept because
-        # released checkpoints carry it.
+        # Two consecutive linear maps, as released: they train differently from their product.
+        # The bias of gamma2 has no effect, because the softmax cancels constants; it is kept
+        # because released checkpoints contain it.
         self.gamma1 = nn.Conv2d(relations + 2, relations, 1, bias=False)
         self.gamma2 = nn.Conv2d(relations, 1, 1)
         self.norm_out = nn.BatchNorm2d(values)
@@ -44,32 +48,33 @@ class SelfAttention(nn.Module):
         """
         features = leaky_relu(self.norm_in(x))
         with without_autocast(x):
-            # Neighbours' coordinates differ by less than bfloat16 can tell apart.
+            # In bfloat16, neighbouring coordinates of a large image would be equal.
             position = _project(coordinates, self.position)
             gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
-        phi, psi, beta = _side_by_side(features, self.phi, self.psi, self.beta)
+        phi, psi, beta = _project_jointly(features, self.phi, self.psi, self.beta)
+        # Eq. 2-4
         y = pairwise_attention(phi, psi, beta, position, gamma.flatten(), self.footprint)
-        # In this order LeakyReLU's backward meets one layout only.
+        # Channels-last before the LeakyReLU, so that its backward sees a single layout.
         y = leaky_relu(self.norm_out(y).contiguous(memory_format=torch.channels_last))
         out: Tensor = self.expand(y).add_(x)
         return out
 
 
 def _project(coordinates: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution of [1, 2, H, W] as a product: for two channels that is faster."""
+    """1x1 convolution of [1, 2, H, W] as a matrix product, which is faster for two channels."""
     assert layer.bias is not None
     pixels = coordinates.flatten(2)[0]
     return torch.addmm(layer.bias[:, None], layer.weight.flatten(1), pixels).view_as(coordinates)
 
 
-def _side_by_side(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
-    """Each 1x1 convolution of x by reading x once; planes one after another, in float32 or more."""
+def _project_jointly(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
+    """Several 1x1 convolutions of x in one pass; results are channels-first, at least float32."""
     together = F.conv2d(
         x,
         torch.cat([layer.weight for layer in layers]),
         torch.cat([layer.bias for layer in layers if layer.bias is not None]),
     )
-    # The attention reads planes. To convert all channels at once is faster than a few at a time.
+    # Converting all channels at once is faster than converting each result.
     planes = together.to(
         torch.promote_types(x.dtype, torch.float32), memory_format=torch.contiguous_format
     )
@@ -80,8 +85,8 @@ def _side_by_side(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
 def image_coordinates(x: Tensor, window: tuple[int, int, int, int]) -> Tensor:
     """Column and row of every pixel, from -1 to 1 over the whole image, as released.
 
-    A network trained on small patches meets a weaker signal on a large image: neighbours lie
-    2 / (W - 1) apart.
+    Neighbours are 2 / (W - 1) apart, so a network trained on small patches gets a weaker position
+    signal on a large image.
 
     Args:
         x: [B, C, H, W], for its size, dtype and device.
@@ -100,14 +105,14 @@ def image_coordinates(x: Tensor, window: tuple[int, int, int, int]) -> Tensor:
 
 
 def patch_coordinates(x: Tensor, patch: int = 64) -> Tensor:
-    """Column and row of every pixel, neighbours as far apart as in a training patch.
+    """Column and row of every pixel, spaced as in a training patch.
 
-    So the signal is the same on every size and in every tile: only differences of coordinates
-    enter the attention. Equal to `image_coordinates` on a patch of 64x64, the paper's.
+    The attention uses only differences of coordinates, so its position signal is the same for
+    every image size and in every tile. Equals `image_coordinates` on a 64x64 patch, the paper's.
 
     Args:
         x: [B, C, H, W], for its size, dtype and device.
-        patch: side of the patch whose scale is taken.
+        patch: side of the training patch, pixels; the spacing is 2 / (patch - 1).
 
     Returns:
         [1, 2, H, W], channel 0 the column, channel 1 the row.

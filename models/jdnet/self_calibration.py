@@ -1,4 +1,4 @@
-"""Self-calibrated convolution (JDNet paper, section 3.4 and Fig. 5; SCNet, CVPR 2020)."""
+"""Self-calibrated convolution (JDNet paper, 3.4, Eq. 10-14 and Fig. 5; SCNet, CVPR 2020)."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,10 +7,10 @@ from models.jdnet.activation import leaky_relu
 
 
 class SelfCalibratedConv(nn.Module):
-    """Convolve two halves of the features, one gated by its own coarser context.
+    """Convolve two halves of the features, one of them gated by its own low-resolution context.
 
-    Names follow the paper: X1 is calibrated, X2 is not, K1 to K4 are the four filters. The
-    LeakyReLUs, the closing 1x1 convolution and the residual are in the released code only.
+    Names follow the paper: X1 is calibrated, X2 is not, and K1 to K4 are the four filters. The
+    LeakyReLUs, the final 1x1 convolution and the residual are only in the released code.
 
     Args:
         channels: C, even.
@@ -38,7 +38,7 @@ class SelfCalibratedConv(nn.Module):
         y1 = self.k3(x1) * context.add_(x1).sigmoid_()  # Eq. 12
         y1 = leaky_relu(self.k4(y1))  # Eq. 13
         y2 = leaky_relu(self.k1(x2))  # Eq. 14
-        # A concatenation would hand back gradients with gaps, on which bfloat16 is very slow.
+        # Not cat: its backward returns strided slices, which are very slow in bfloat16.
         merge2, merge1 = (part.contiguous() for part in self.merge.weight.chunk(2, dim=1))
         merged = F.conv2d(y2, merge2, self.merge.bias).add_(F.conv2d(y1, merge1))
         return leaky_relu(merged.add_(x))

@@ -1,1 +1,1 @@
-"""The networks that JDNet is compared with: DCSFN, DANet, the PReNet family and RESCAN."""
+"""Networks to compare JDNet with: DCSFN, DANet, the PReNet family and RESCAN."""

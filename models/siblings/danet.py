@@ -1,7 +1,7 @@
 """DANet: image deraining via dynamic association learning (IJCAI 2022).
 
-Rain is estimated at half the size (`RainNet`), then the background it leaves is brought back to
-the full size (`DetailNet`). Convolutions carry no bias but for the separable ones.
+`RainNet` estimates the rain layer at half size; `DetailNet` restores the resulting background to
+full size. Only separable convolutions have a bias.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from models.siblings.recurrent import SqueezeExcitation
 
-MULTIPLE = 16  # half size, then three halvings
+MULTIPLE = 16  # of H and W: four halvings, one to half size and three in the encoder
 
 
 def conv(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
@@ -24,7 +24,7 @@ def resize(x: Tensor, factor: float) -> Tensor:
 
 
 class SeparableConv(nn.Sequential):
-    """A 3x3 convolution of each channel, a 1x1 convolution across them, both with bias."""
+    """A depthwise 3x3 convolution and a 1x1 convolution, both with bias."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class SeparableConv(nn.Sequential):
 
 
 class Fusion(nn.Module):
-    """Fuse two features and add the first.
+    """Fuse two features, with a residual from the first.
 
     Args:
         channels: C.
@@ -52,7 +52,7 @@ class Fusion(nn.Module):
 
 
 class ProgressiveFusion(nn.Module):
-    """Fuse several features, the last pair first; arguments as in `Fusion`.
+    """Fuse several features pairwise, from the last to the first.
 
     Args:
         inputs: number of features.
@@ -82,7 +82,7 @@ class AttentionBlock(nn.Module):
     Args:
         channels: C.
         hidden: bottleneck of the channel attention.
-        slope: PReLU, one for the whole sub-network.
+        slope: PReLU, shared by the whole sub-network.
     """
 
     def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
@@ -97,7 +97,7 @@ class AttentionBlock(nn.Module):
 
 
 class SeparableBlock(nn.Module):
-    """The encoder's block, of separable convolutions; arguments as in `AttentionBlock`."""
+    """The encoder's block of separable convolutions; arguments as in `AttentionBlock`."""
 
     def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
         super().__init__()
@@ -109,13 +109,13 @@ class SeparableBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        # Released code: the fusion adds its first argument, here the branch and not the input.
+        # Released code: the residual of the fusion comes from the branch, not from the input.
         out: Tensor = self.fuse(self.attention(self.body(x)), x)
         return out
 
 
 class EncoderLevel(nn.Module):
-    """Refine the features of one size; arguments as in `AttentionBlock`."""
+    """Refine the features at one scale; arguments as in `AttentionBlock`."""
 
     def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ class Rescale(nn.Module):
 
     Args:
         channels: C.
-        factor: of the size.
+        factor: scale factor of H and W.
     """
 
     def __init__(self, channels: int, factor: float) -> None:
@@ -164,7 +164,7 @@ class Rescale(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Three levels, each at half the size of the last; arguments as in `AttentionBlock`."""
+    """Three levels, each at half the size of the one before; arguments as in `AttentionBlock`."""
 
     def __init__(self, channels: int, hidden: int, slope: nn.PReLU) -> None:
         super().__init__()
@@ -181,7 +181,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Three levels, coarse to fine, each fed by all of the encoder's.
+    """Three levels, coarse to fine; each takes the features of all encoder levels.
 
     Arguments as in `AttentionBlock`.
     """
@@ -199,7 +199,7 @@ class Decoder(nn.Module):
 
     def forward(self, e1: Tensor, e2: Tensor, e3: Tensor) -> Tensor:
         """The encoder's three features -> [B, C, H, W]."""
-        # Released code: e3 comes twice, where the levels below take the decoded features.
+        # Released code: level 3 takes e3 twice; the others take the decoded features first.
         d3 = self.up3(self.level3(e3, e3, self.from2to3(e2), self.from1to3(e1)))
         d2 = self.up2(self.level2(d3, e2, self.from1to2(e1), self.from3to2(e3)))
         out: Tensor = self.up1(self.level1(d2, e1, self.from2to1(e2), self.from3to1(e3)))
@@ -207,13 +207,13 @@ class Decoder(nn.Module):
 
 
 class Trunk(nn.Module):
-    """What both sub-networks do with their features: full-size blocks beside an encoder-decoder.
+    """The body of both sub-networks: residual blocks in parallel with an encoder-decoder.
 
     Args:
-        blocks: number of residual blocks at the features' own size.
+        blocks: number of residual blocks, without down-sampling.
         channels: C.
         hidden: bottleneck of the channel attention.
-        slope: PReLU, one for the whole sub-network.
+        slope: PReLU, shared by the whole sub-network.
     """
 
     def __init__(self, blocks: int, channels: int, hidden: int, slope: nn.PReLU) -> None:
@@ -233,7 +233,7 @@ class Trunk(nn.Module):
 
 
 class RainNet(nn.Module):
-    """Rain layer at half the size.
+    """Estimate the rain layer at half size.
 
     Args:
         channels: C.
@@ -265,7 +265,7 @@ class RainNet(nn.Module):
 
 
 class DetailNet(nn.Module):
-    """Background at full size from the rainy image and the half-size rain and background.
+    """Restore the full-size background from the rainy image, half-size rain and background.
 
     Args:
         channels: C.
@@ -294,19 +294,19 @@ class DetailNet(nn.Module):
 def shuffle(x: Tensor) -> Tensor:
     """[B, 4 C, H, W] -> [B, C, 2 H, 2 W]: out[c, 2y + i, 2x + j] = x[4c + 2j + i, y, x].
 
-    As released; `F.pixel_shuffle` takes channel 4c + 2i + j.
+    This is the released order; `F.pixel_shuffle` reads channel 4c + 2i + j instead.
     """
     split = x.unflatten(1, (-1, 2, 2))  # [B, C, 2, 2, H, W]
     return F.pixel_shuffle(split.transpose(2, 3).flatten(1, 3), 2)
 
 
 class DANet(nn.Module):
-    """Remove the rain at half the size, then restore the details at full size.
+    """Remove the rain at half size, then restore the details at full size.
 
     Args:
         channels: feature channels C, even.
-        blocks: residual blocks at the features' own size, in each of the two sub-networks.
-        reduction: C over the bottleneck of the channel attention.
+        blocks: residual blocks without down-sampling, in each of the two sub-networks.
+        reduction: ratio of C to the bottleneck of the channel attention.
 
     Source: released code.
     """
@@ -317,9 +317,9 @@ class DANet(nn.Module):
         self.detail = DetailNet(channels, channels // reduction, blocks)
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] -> background at half the size, rounded up, and at full size; not clamped.
+        """[B, 3, H, W] -> background at half size, rounded up, and at full size; not clamped.
 
-        The first compares with `F.avg_pool2d(clean, 2, ceil_mode=True)`.
+        The target of the first is `F.avg_pool2d(clean, 2, ceil_mode=True)`.
         """
         h, w = rainy.shape[2:]
         padded = F.pad(rainy, [0, -w % MULTIPLE, 0, -h % MULTIPLE], mode="replicate")

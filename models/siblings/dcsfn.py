@@ -1,4 +1,4 @@
-"""DCSFN: deep cross-scale fusion network for single image rain removal (MM 2020)."""
+"""DCSFN: deep cross-scale fusion network for single image rain removal (ACM MM 2020)."""
 
 from typing import Literal
 
@@ -8,27 +8,27 @@ from torch import Tensor, nn
 
 from models.siblings.recurrent import ConvGRU, ConvRNN
 
-SMALLEST = 32  # pixels a side: the quarter-size encoder pools eightfold
-SCALES = (1, 2, 4)  # of the encoders and decoders
-INNER_SCALES = (8, 4, 2, 1)  # inside a block, coarse to fine
-LAYERS = 4  # convolutions of a block at each scale
+SMALLEST = 32  # minimum H and W: the quarter-size encoder pools by another factor of 8
+SCALES = (1, 2, 4)  # down-sampling factors of the encoders and decoders
+INNER_SCALES = (8, 4, 2, 1)  # down-sampling factors inside a block, coarse to fine
+LAYERS = 4  # convolutions per scale inside a block
 CELLS: dict[str, type[ConvRNN | ConvGRU]] = {"rnn": ConvRNN, "gru": ConvGRU}
 
 
 def conv(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
-    """A convolution that keeps the size, and its LeakyReLU."""
+    """A size-preserving convolution and a LeakyReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2), nn.LeakyReLU(0.2)
     )
 
 
 def resize(x: Tensor, like: Tensor) -> Tensor:
-    """[B, C, *, *] -> [B, C, H, W] of `like`, nearest, up or down."""
+    """[B, C, *, *] -> [B, C, H, W], the size of `like`, by nearest-neighbour interpolation."""
     return F.interpolate(x, like.shape[2:])
 
 
 class InnerScaleConnection(nn.Module):
-    """Convolve the features at four sizes, each but the coarsest fed by the next coarser one.
+    """Convolve the features at four scales, coarse to fine; each scale feeds the next finer one.
 
     Args:
         channels: C.
@@ -49,7 +49,7 @@ class InnerScaleConnection(nn.Module):
         first, *others = self.stacks
         scales = [first(F.max_pool2d(x, coarsest))]  # [B, C, H/8, W/8]
         for scale, connect, stack in zip(finer, self.connect, others, strict=True):
-            pooled = F.max_pool2d(x, scale)  # of x, not of another scale
+            pooled = F.max_pool2d(x, scale)
             scales.append(stack(connect(torch.cat([pooled, resize(scales[-1], pooled)], dim=1))))
         finest_first = [resize(s, x) for s in reversed(scales)]
         fused: Tensor = self.fuse(torch.cat(finest_first, dim=1))
@@ -57,9 +57,10 @@ class InnerScaleConnection(nn.Module):
 
 
 class DenseChain(nn.Module):
-    """Blocks in a row, each fed by the 1x1 fusion of the chain's input and all blocks before.
+    """Densely connected blocks: each takes a 1x1 fusion of the input and all previous blocks.
 
-    Encoder and decoder alike; the decoder adds the encoder's block outputs, first to first.
+    Used as encoder and as decoder. The decoder adds the encoder's block outputs to the inputs of
+    its blocks, in the same order.
 
     Args:
         units: number of blocks.
@@ -81,16 +82,16 @@ class DenseChain(nn.Module):
 
 
 class DCSFN(nn.Module):
-    """Encode at three sizes, pass states across them both ways, decode the rain layer.
+    """Encode at three scales, exchange information between the scales, and decode the rain layer.
 
-    "Recurrent" is across the sizes: each of the six cells is called once, its state the fused
-    output of the cells at the other sizes.
+    The recurrence is across scales: two passes, coarse to fine and back, call each of their three
+    cells once. The state of a cell is the fused output of the cells before it in the same pass.
 
     Args:
         units: blocks in each encoder and decoder.
         channels: feature channels C.
-        cell: kind of the cells. The released LSTM is not offered: it resizes the states of one
-            pass in place while it still needs the originals.
+        cell: type of the cells. The released LSTM is not supported: it overwrites the states of a
+            pass with resized ones while it still needs the originals.
 
     Source: released code.
     """
@@ -100,7 +101,7 @@ class DCSFN(nn.Module):
     ) -> None:
         super().__init__()
         self.head = conv(3, channels, 3)
-        # One entry a scale, in the order of SCALES, in all four lists.
+        # Each of these four lists has one entry per scale, in the order of SCALES.
         self.encoders = nn.ModuleList(DenseChain(units, channels) for _ in SCALES)
         self.decoders = nn.ModuleList(DenseChain(units, channels) for _ in SCALES)
         self.coarse_to_fine, self.fine_to_coarse = (
@@ -108,7 +109,7 @@ class DCSFN(nn.Module):
             for _ in range(2)
         )
         self.fuse_fine, self.fuse_coarse = (conv(2 * channels, channels, 1) for _ in range(2))
-        # For the LSTM's second state; no other cell uses them, released checkpoints carry them.
+        # Only the LSTM's second state needs these; kept because released checkpoints contain them.
         self.unused_fine, self.unused_coarse = (conv(2 * channels, channels, 1) for _ in range(2))
         self.merge = nn.Sequential(
             nn.Conv2d(len(SCALES) * channels, 3, 1),
@@ -117,7 +118,7 @@ class DCSFN(nn.Module):
         )
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] -> the derained image alone: the one output that is supervised."""
+        """[B, 3, H, W] -> the derained image, the only supervised output."""
         return (self.forward(rainy),)
 
     def forward(self, rainy: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ BLOCKS = 5  # residual blocks in a stage
 
 
 class LSTM(nn.Module):
-    """Convolutional LSTM with one convolution a gate over features and state together.
+    """Convolutional LSTM; each gate is one convolution of the concatenated features and state.
 
     Args:
         channels: C of the features and of the state.
@@ -37,7 +37,7 @@ class LSTM(nn.Module):
 
 
 class GRU(nn.Module):
-    """Convolutional GRU with one convolution a gate over features and state together.
+    """Convolutional GRU; each gate is one convolution of the concatenated features and state.
 
     Args:
         channels: C of the features and of the state.
@@ -60,9 +60,9 @@ class GRU(nn.Module):
 
 
 class PReNet(nn.Module):
-    """Derain in stages, each on the rainy image and the stage before's result.
+    """Derain in stages; each takes the rainy image and the result of the previous stage.
 
-    The networks of the paper and of the released code, with 6 stages but where said:
+    The networks of the paper and of the released code, with 6 stages unless noted:
 
         PReNet, PReNet_r     the defaults; shared_blocks=True
         PRN, PRN_r           recurrence="none"; and shared_blocks=True
@@ -71,16 +71,16 @@ class PReNet(nn.Module):
         PReNet_x             rainy_input=False, global_residual=False
         Generator_lstm       stages=4, recurrence_last=True, global_residual=False; photographs
 
-    PReNet, PReNet_LSTM and Generator_lstm have the same tensors: weights of one load into another
-    and derain badly.
+    PReNet, PReNet_LSTM and Generator_lstm have the same tensors: the weights of one load into
+    another without an error, but derain badly.
 
     Args:
         stages: number of stages T; all share their weights.
         channels: feature channels C.
-        recurrence: kind of the layer that carries a state from stage to stage.
-        shared_blocks: one residual block, applied five times, in place of five.
-        global_residual: a stage estimates the negative rain layer, not the background.
-        rainy_input: a stage sees the rainy image beside the stage before's result.
+        recurrence: type of the layer that carries a state from stage to stage.
+        shared_blocks: apply one residual block five times, instead of five blocks.
+        global_residual: a stage estimates the negative rain layer instead of the background.
+        rainy_input: a stage also takes the rainy image, not only the previous result.
         recurrence_last: the recurrent layer comes after the residual blocks.
     """
 
@@ -112,7 +112,7 @@ class PReNet(nn.Module):
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] -> what each stage derained, each [B, 3, H, W]; not clamped."""
+        """[B, 3, H, W] -> the derained image of every stage, each [B, 3, H, W]; not clamped."""
         derained: list[Tensor] = []
         state: State | None = None
         x = rainy

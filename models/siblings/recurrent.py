@@ -1,7 +1,7 @@
-"""Blocks that several networks share: convolutional recurrent cells, squeeze-and-excitation.
+"""Shared blocks: convolutional recurrent cells and squeeze-and-excitation.
 
-A cell takes the features x and the state its last call returned, None on the first one, and
-returns the new state: (h,), or (h, c) in the LSTM. h is the output too, after the activation.
+A cell takes features x and its previous state (None on the first call), and returns the new state:
+(h,), or (h, c) for the LSTM. h, after the activation, is also the output.
 """
 
 import torch
@@ -11,12 +11,12 @@ State = tuple[Tensor, ...]
 
 
 class SqueezeExcitation(nn.Module):
-    """Weigh the channels by what the whole image holds of each (SENet, CVPR 2018).
+    """Channel attention from global average pooling (SENet, CVPR 2018).
 
     Args:
         channels: C.
         hidden: width of the bottleneck.
-        bias: whether the two linear maps add one.
+        bias: whether the two linear layers have a bias.
     """
 
     def __init__(self, channels: int, hidden: int, bias: bool = True) -> None:
@@ -32,12 +32,12 @@ class SqueezeExcitation(nn.Module):
 
 
 class Gate(nn.Module):
-    """A cell's sum W_x x + W_h h + b; without a state W_h h and its bias are left out.
+    """The pre-activation W_x x + b_x + W_h h + b_h; without a state, the last two are omitted.
 
     Args:
-        in_channels: of x.
-        channels: of h and the sum.
-        dilation: of W_x; W_h has none.
+        in_channels: channels of x.
+        channels: channels of h and of the output.
+        dilation: dilation of W_x; that of W_h is 1.
     """
 
     def __init__(self, in_channels: int, channels: int, dilation: int = 1) -> None:
@@ -55,10 +55,10 @@ class ConvRNN(nn.Module):
     """Plain recurrent cell.
 
     Args:
-        in_channels: of x.
-        channels: of h.
-        dilation: of the convolutions of x.
-        activation: what closes the cell.
+        in_channels: channels of x.
+        channels: channels of h.
+        dilation: dilation of the convolutions of x.
+        activation: applied to h at the end.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class ConvGRU(nn.Module):
 
 
 class ConvLSTM(nn.Module):
-    """Long short-term memory; arguments as in `ConvRNN`. The activation closes h, never c."""
+    """Long short-term memory; arguments as in `ConvRNN`. The activation applies to h, not to c."""
 
     def __init__(
         self, in_channels: int, channels: int, dilation: int, activation: nn.Module
@@ -116,9 +116,7 @@ class ConvLSTM(nn.Module):
         """[B, C_in, H, W], state -> state, each of its tensors [B, C, H, W]."""
         if state is None:
             c = torch.sigmoid(self.input(x)) * torch.tanh(self.cell(x))
-            h = (
-                torch.sigmoid(self.output(x)) * c
-            )  # released code: no tanh here, only on later calls
+            h = torch.sigmoid(self.output(x)) * c  # released code: tanh(c) only on later calls
         else:
             h, c = state
             i = torch.sigmoid(self.input(x, h))

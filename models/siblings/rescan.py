@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from models.siblings.recurrent import ConvGRU, ConvLSTM, ConvRNN, SqueezeExcitation, State
 
-SQUEEZED = 6  # hidden units of every squeeze-and-excitation, whatever the channels
+SQUEEZED = 6  # hidden units of every squeeze-and-excitation, for any number of channels
 
 
 class ConvCell(nn.Module):
-    """The cell without recurrence: a dilated convolution. It ignores the state it is given."""
+    """A dilated convolution with the interface of a cell; it ignores the state."""
 
     def __init__(
         self, in_channels: int, channels: int, dilation: int, activation: nn.Module
@@ -34,15 +34,15 @@ CELLS: dict[str, type[ConvCell | ConvRNN | ConvGRU | ConvLSTM]] = {
 
 
 class RESCAN(nn.Module):
-    """Estimate the rain layer in stages, each on the image less the stage before's estimate.
+    """Estimate the rain layer in stages; each takes the derained image of the previous stage.
 
     Args:
-        stages: number of stages; all share their weights, the cells carry their states over.
+        stages: number of stages; all share their weights, and the cells keep their states.
         channels: feature channels C.
-        depth: convolutions in a stage, at least 3; all but the last two are cells.
-        cell: kind of the cells.
-        frame: "full", each stage estimates the whole rain layer; "add", what the sum of the
-            stages before has missed.
+        depth: number of convolutions per stage, at least 3; all but the last two are cells.
+        cell: type of the cells.
+        frame: "full": each stage estimates the whole rain layer; "add": each stage estimates what
+            remains after the sum of the previous estimates.
 
     Source: released code; squeeze-and-excitation always on.
     """
@@ -73,7 +73,7 @@ class RESCAN(nn.Module):
         )
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] -> what each stage derained, each [B, 3, H, W]; not clamped."""
+        """[B, 3, H, W] -> the derained image of every stage, each [B, 3, H, W]; not clamped."""
         states: list[State | None] = [None] * len(self.cells)
         derained: list[Tensor] = []
         x, rain = rainy, torch.zeros_like(rainy)

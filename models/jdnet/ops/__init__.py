@@ -1,4 +1,4 @@
-"""The operators: one function each, whatever runs behind it."""
+"""Operators of JDNet: one public function each, with several implementations behind it."""
 
 from models.jdnet.ops.pairwise_attention import (
     IMPLEMENTATIONS,

@@ -1,7 +1,7 @@
-"""Pairwise attention on the GPU in Triton, float32 only; see `kernels.py`.
+"""Pairwise attention (Eq. 2-4) on the GPU in Triton, float32 only; the kernels are in `kernels.py`.
 
-Triton comes with PyTorch for CUDA and compiles a kernel on first use. TRITON_INTERPRET=1 runs the
-same kernels on the CPU, very slowly: for the tests.
+Triton is installed with PyTorch for CUDA and compiles a kernel on first use. TRITON_INTERPRET=1
+runs the same kernels on the CPU, very slowly: for tests.
 """
 
 import os
@@ -15,12 +15,12 @@ from torch import Tensor
 from models.jdnet.activation import SLOPE
 from models.jdnet.ops.inputs import Inputs
 
-BLOCK = 128  # positions in a program: one for each thread of Triton's four warps
-MAX_FOOTPRINT = 15  # as the C++
+BLOCK = 128  # positions per program: one for each thread of Triton's four warps
+MAX_FOOTPRINT = 15  # MAX_K of the C++ code
 
 
 def is_usable(phi: Tensor, footprint: int) -> bool:
-    """Whether the kernels can take these inputs; compiles one to see if need be."""
+    """Whether the kernels support these inputs; the first call on a device compiles one."""
     is_interpreted = phi.device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1"
     if not (phi.is_cuda or is_interpreted) or phi.dtype != torch.float32:
         return False
@@ -29,7 +29,7 @@ def is_usable(phi: Tensor, footprint: int) -> bool:
 
 @cache
 def works_on(device: torch.device) -> bool:
-    """Whether Triton is there, with the C compiler it needs; one line on stderr where not."""
+    """Whether Triton and the C compiler it needs work here; if not, says so once on stderr."""
     try:
         one = torch.ones(1, 1, 1, 1, dtype=torch.float32, device=device)
         return forward(Inputs(one, one, one, one, one, one.new_ones(2)), 1).item() == 1
@@ -40,7 +40,7 @@ def works_on(device: torch.device) -> bool:
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:
-    """As `shifts.forward`; see `is_usable`."""
+    """Same as `shifts.forward`, for inputs that pass `is_usable`."""
     from models.jdnet.ops import kernels
 
     inputs = Inputs(*(x.contiguous() for x in inputs))
@@ -51,7 +51,7 @@ def forward(inputs: Inputs, footprint: int) -> Tensor:
 
 
 def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
-    """As `shifts.backward`; see `is_usable`. The same to the last bit on every run."""
+    """Same as `shifts.backward`, for inputs that pass `is_usable`. Deterministic."""
     from models.jdnet.ops import kernels
 
     inputs = Inputs(*(x.contiguous() for x in inputs))
@@ -61,7 +61,8 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
         torch.empty_like(phi),
         torch.empty_like(psi),
         torch.empty_like(beta),
-        # What programs would share, the kernels keep apart.
+        # One copy per image (gamma: per program), summed below: no two programs write to the same
+        # address.
         position.new_empty(b, *position.shape[1:]),
         position_padded.new_empty(b, *position_padded.shape[1:]),
         gamma.new_empty(b * -(-h * w // BLOCK), *gamma.shape),
@@ -81,7 +82,7 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
 
 
 def _launch(kernel: Any, plane: int, tensors: list[Tensor], inputs: Inputs, footprint: int) -> None:
-    """Run a kernel on contiguous tensors, over the `plane` positions of every image."""
+    """Launch a kernel on contiguous tensors, over the `plane` positions of every image."""
     images, relations, height, width = inputs.phi.shape
     positions, values = inputs.position.shape[1], inputs.beta.shape[1]
     with torch.cuda.device_of(inputs.phi):
@@ -97,10 +98,10 @@ def _launch(kernel: Any, plane: int, tensors: list[Tensor], inputs: Inputs, foot
             footprint=footprint,
             slope=SLOPE,
             block=BLOCK,
-            enable_fp_fusion=True,  # Triton 3.10 will no longer multiply and add in one unasked
+            enable_fp_fusion=True,  # fused multiply-add; Triton 3.10 no longer defaults to it
         )
 
 
 def _power_of_two(count: int) -> int:
-    """The least that is not below."""
+    """The smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()

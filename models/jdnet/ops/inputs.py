@@ -1,4 +1,4 @@
-"""What every implementation of the pairwise attention takes."""
+"""The inputs of every implementation of the pairwise attention."""
 
 from typing import NamedTuple
 
@@ -6,10 +6,10 @@ from torch import Tensor
 
 
 class Inputs(NamedTuple):
-    """Tensors of one call; K is the footprint.
+    """Input tensors; K is the footprint.
 
-    Keys, values and the second copy of the position come padded by K // 2 on every side, reflected.
-    Gradients come back in the same shape.
+    Keys, values and the second copy of the position are reflection-padded by K // 2 on every side.
+    The same tuple holds the gradients, with the same shapes.
     """
 
     phi: Tensor  # [B, R, H, W]

@@ -1,11 +1,11 @@
-"""The Triton kernels of `cuda.py`, which alone imports this: Triton is not everywhere.
+"""Triton kernels of the pairwise attention (Eq. 2-4). Only `cuda.py` imports this: it needs Triton.
 
-A program takes `block` positions of one image, its rows end to end, one a thread. In its tiles
-channels lie along the first dimension and positions along the second, so all that belongs to a
-position stays in the registers of a thread, and sums over channels cross no threads.
+A program handles `block` consecutive positions of one flattened image, one per thread. Its tiles
+are [channels, positions], so all values of a position stay in the registers of one thread, and sums
+over channels need no communication between threads.
 
-Tensors are contiguous, shaped as in `Inputs`; the arithmetic is in float32 whatever their type.
-`channels` and `depth` are R + P and V rounded up to powers of two, as tiles must be.
+Tensors are contiguous, with the shapes of `Inputs`; the arithmetic is always in float32.
+`channels` and `depth` are R + P and V rounded up to powers of two, as Triton requires of tiles.
 """
 
 import triton
@@ -16,7 +16,7 @@ import triton.language as tl
 def _planes(
     x: tl.tensor, image: tl.tensor, count: tl.constexpr, plane: tl.tensor, rows: tl.constexpr
 ) -> tl.tensor:
-    """Where the channels of an image start, [rows, 1]; `count` of them are there."""
+    """Pointers to the channel planes of an image, [rows, 1]; only the first `count` are valid."""
     return x + (image * count + tl.arange(0, rows)[:, None]) * plane
 
 
@@ -31,7 +31,7 @@ def _joined_planes(
     plane: tl.tensor,
     channels: tl.constexpr,
 ) -> tl.tensor:
-    """Where the relation channels of an image start, the position's last, [channels, 1]."""
+    """Pointers to the planes of the relation channels, then of the position, [channels, 1]."""
     c = tl.arange(0, channels)[:, None].to(tl.int64)
     return tl.where(
         c < relations,
@@ -47,14 +47,14 @@ def _load(pointers: tl.tensor, mask: tl.tensor) -> tl.tensor:
 
 @triton.jit
 def _slopes(difference: tl.tensor, slope: tl.constexpr) -> tl.tensor:
-    """What LeakyReLU multiplies by."""
+    """The factor that LeakyReLU applies, also its derivative."""
     return tl.where(difference > 0, 1.0, slope)
 
 
 @triton.jit
 def _logits(query: tl.tensor, key: tl.tensor, gamma: tl.tensor, slope: tl.constexpr) -> tl.tensor:
-    """One neighbour's logits, Eq. 3 and 4; [channels, block] to [block]."""
-    difference = query - key
+    """The logits of one neighbour, Eq. 3 and 4: [channels, block] -> [block]."""
+    difference = query - key  # Eq. 4
     return tl.sum(gamma * difference * _slopes(difference, slope), axis=0)
 
 
@@ -78,7 +78,7 @@ def forward(
     slope: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Eq. 2 for a block of pixels; the softmax runs along with the sum."""
+    """Eq. 2 for a block of pixels, with an online softmax."""
     image = tl.program_id(1).to(tl.int64)
     plane, padded_width = height * width, width + footprint - 1
     padded_plane = padded_width * (height + footprint - 1)
@@ -96,6 +96,7 @@ def forward(
     )
     betas = _planes(beta, image, values, padded_plane, depth) + first
 
+    # result / total is Eq. 2; both are rescaled whenever a larger logit appears.
     largest = tl.full([block], float("-inf"), tl.float32)
     total = tl.zeros([block], tl.float32)
     result = tl.zeros([depth, block], tl.float32)
@@ -136,10 +137,10 @@ def backward_of_pixels(
     slope: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Gradients of the queries, of gamma one row a block, and what the softmax came to.
+    """Gradients of the queries and of gamma (one row per block), and the softmax statistics.
 
-    `statistics`, [B, 3, H, W]: the largest logit, one over the sum of the exponentials, and the
-    mean over the footprint of alpha * d alpha.
+    `statistics`, [B, 3, H, W]: the largest logit, the reciprocal of the sum of the exponentials,
+    and the alpha-weighted mean of d_alpha, which is the sum over the footprint of alpha * d_alpha.
     """
     image = tl.program_id(1).to(tl.int64)
     plane, padded_width = height * width, width + footprint - 1
@@ -175,7 +176,7 @@ def backward_of_pixels(
     scale = 1.0 / total
     mean *= scale
 
-    # Softmax: d logit = alpha * (d alpha - sum over the footprint of alpha * d alpha).
+    # Softmax: d_logit = alpha * (d_alpha - sum over the footprint of alpha * d_alpha).
     by_query = tl.zeros([channels, block], tl.float32)
     by_gamma = tl.zeros([channels, block], tl.float32)
     for dy in range(footprint):
@@ -226,9 +227,9 @@ def backward_of_neighbours(
     slope: tl.constexpr,
     block: tl.constexpr,
 ) -> None:
-    """Gradients of keys and values, gathered from the pixels that have them in their footprint.
+    """Gradients of keys and values, gathered from the pixels whose footprints contain them.
 
-    So no two programs write to one place, and the sums are always in the same order.
+    Gathering is deterministic: no two programs write to the same address.
     """
     image = tl.program_id(1).to(tl.int64)
     plane, padded_width = height * width, width + footprint - 1
@@ -258,7 +259,7 @@ def backward_of_neighbours(
             inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
             query = _load(queries + pixel, (c < relations + positions) & inside)
             grad = _load(grads + pixel, (v < values) & inside)
-            # Outside of the image alpha is 0, whatever the logit.
+            # Outside the image, alpha = exp(logit - inf) = 0.
             largest = tl.load(largests + pixel, mask=inside, other=float("inf"))
             scale = _load(largests + plane + pixel, inside)
             mean = _load(largests + 2 * plane + pixel, inside)

@@ -1,7 +1,7 @@
-// Vectors of LANES floats, in the vector extension of GCC and Clang.
+// Vectors of LANES floats, using the vector extension of GCC and Clang.
 //
-// A sum in such a variable stays in a register. In an array it goes through memory at every step,
-// however well the loops over it vectorise, and takes up to three times as long.
+// A sum in such a variable stays in a register. A sum in an array goes through memory at every
+// iteration, even if its loops vectorize, and takes up to three times as long.
 
 #pragma once
 

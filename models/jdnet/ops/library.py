@@ -1,7 +1,8 @@
-"""The C++ of this folder, compiled on first use by the machine's own compiler.
+"""The C++ operators of this folder, compiled on first use with the local compiler.
 
-The library is kept in the user's cache under a name made of the sources, the compiler and the
-processor, so each is compiled once. Threads are torch's own OpenMP threads.
+The library is cached in the user's cache folder. Its name is a hash of the sources, the compiler,
+the flags and the processor, so each combination is compiled once. It runs on torch's OpenMP
+threads.
 """
 
 import ctypes
@@ -23,7 +24,7 @@ FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fope
 
 @cache
 def load() -> ctypes.CDLL | None:
-    """The compiled library; None, and one line on stderr, where it cannot be had."""
+    """The compiled library. If it cannot be built: None, and one line on stderr."""
     compiler = os.environ.get("CXX", "c++")
     try:
         version = subprocess.run(
@@ -53,7 +54,7 @@ def _compile(compiler: str, target: Path) -> None:
             text=True,
             check=True,
         )
-        os.replace(built, target)  # whole or not at all, whoever else compiles meanwhile
+        os.replace(built, target)  # atomic, in case another process compiles at the same time
 
 
 def _cache_folder() -> Path:
@@ -62,7 +63,7 @@ def _cache_folder() -> Path:
 
 
 def _processor() -> str:
-    """What -march=native depends on: a home folder may be shared by several machines."""
+    """What -march=native depends on: several machines may share the cache folder."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

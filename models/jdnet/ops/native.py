@@ -1,4 +1,4 @@
-"""Pairwise attention on the CPU in C++, float32 only; see `library.py`."""
+"""Pairwise attention (Eq. 2-4) on the CPU in C++, float32 only; `library.py` compiles it."""
 
 import ctypes
 
@@ -10,7 +10,7 @@ from models.jdnet.ops.library import load
 
 
 def is_usable(phi: Tensor, footprint: int) -> bool:
-    """Whether the compiled code can take these inputs; compiles it if need be."""
+    """Whether the C++ code supports these inputs; compiles it if necessary."""
     if phi.device.type != "cpu" or phi.dtype != torch.float32:
         return False
     library = load()
@@ -18,7 +18,7 @@ def is_usable(phi: Tensor, footprint: int) -> bool:
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:
-    """As `shifts.forward`; see `is_usable`."""
+    """Same as `shifts.forward`, for inputs that pass `is_usable`."""
     b, _, h, w = inputs.phi.shape
     out = inputs.beta.new_empty(b, inputs.beta.shape[1], h, w)
     _call("pairwise_attention_forward", [*inputs, out], inputs, footprint)
@@ -26,9 +26,12 @@ def forward(inputs: Inputs, footprint: int) -> Tensor:
 
 
 def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
-    """As `shifts.backward`; see `is_usable`. The same to the last bit for any number of threads."""
+    """Same as `shifts.backward`, for inputs that pass `is_usable`.
+
+    The result is bitwise identical for any number of threads.
+    """
     library = load()
-    assert library is not None, "is_usable comes first"
+    assert library is not None, "call is_usable first"
     phi, psi, beta, position, position_padded, gamma = inputs
     images, _, height, _ = phi.shape
     bands = -(-height // library.pairwise_attention_band())
@@ -36,7 +39,8 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
         torch.zeros_like(phi, memory_format=torch.contiguous_format),
         torch.zeros_like(psi, memory_format=torch.contiguous_format),
         torch.zeros_like(beta, memory_format=torch.contiguous_format),
-        # What threads would share, the kernel keeps apart.
+        # One copy per image (gamma: per image and band), summed below: no two threads write to the
+        # same address.
         phi.new_zeros(images, *position.shape[1:]),
         phi.new_zeros(images, *position_padded.shape[1:]),
         phi.new_zeros(images * bands, *gamma.shape),
@@ -50,7 +54,7 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
 
 
 def _call(function: str, tensors: list[Tensor], inputs: Inputs, footprint: int) -> None:
-    """Call a compiled function on tensors, contiguous ones in place, and the sizes of the call."""
+    """Call a compiled function; output tensors must be contiguous, as they are written in place."""
     images, relations, height, width = inputs.phi.shape
     positions, values = inputs.position.shape[1], inputs.beta.shape[1]
     sizes = (images, relations, positions, values, height, width, footprint)

@@ -1,10 +1,9 @@
 // Pairwise attention on the CPU, float32: see pairwise_attention.py for the equations.
 //
-// A row is walked in blocks of LANES pixels. All that belongs to a block, the logits of its whole
-// footprint first of all, stays in registers and in the first-level cache, so memory is read once
-// and written once.
+// Each row is processed in blocks of LANES pixels. The data of a block, mainly the logits of its
+// whole footprint, stays in registers and the L1 cache, so memory is read once and written once.
 //
-// psi, beta and the second copy of position come padded by K / 2 on every side, reflected.
+// psi, beta and the second copy of position are reflection-padded by K / 2 on every side.
 
 #include <algorithm>
 #include <cstdint>
@@ -15,8 +14,8 @@
 
 namespace {
 
-constexpr int MAX_K = 15;  // side of the footprint, for the size of the stack arrays
-constexpr int BAND = 16;   // rows in a task; must not be less than K - 1, see backward
+constexpr int MAX_K = 15;  // largest side of the footprint; sets the size of the stack arrays
+constexpr int BAND = 16;   // rows per task; at least MAX_K - 1, see the backward
 
 struct Shape {
     int64_t images, relations, positions, values, h, w, k;
@@ -31,13 +30,13 @@ struct Inputs {
     const float *phi, *psi, *beta, *position, *position_padded, *gamma;
 };
 
-// LANES pixels of a row, or all where a row is shorter. The last block of a row begins early enough
-// to be whole; its first `done` pixels are those of the block before.
+// LANES pixels of a row, or the whole row if it is shorter. The last block of a row is moved left
+// so that it is full; its first `done` pixels overlap the previous block.
 struct Block {
     int64_t image, y, x, count, done;
 };
 
-// Access to the pixels of a block; without WHOLE, to its first `count` alone.
+// Read or write the pixels of a block: all LANES if WHOLE, else the first `count`.
 template <bool WHOLE>
 inline Floats read(const float *from, const Block &block) {
     return WHOLE ? load(from) : copy_from<Floats>(from, block.count);
@@ -49,7 +48,7 @@ inline void write(Floats value, float *to, const Block &block) {
 
 // e^x for x <= 0, relative error about 1e-7.
 inline Floats exp_of_negative(Floats x) {
-    x = x < -87.0f ? all(-87.0f) : x;  // this way round NaN stays
+    x = x < -87.0f ? all(-87.0f) : x;  // this order of the comparison keeps NaN
     const auto whole = __builtin_convertvector(x * 1.44269504f - 0.5f, Lanes<int32_t>);  // nearest
     const auto n = __builtin_convertvector(whole, Floats);
     const Floats r = x - n * 0.693145752f - n * 1.42860677e-6f;  // ln 2 in two parts
@@ -62,7 +61,7 @@ inline Floats exp_of_negative(Floats x) {
     return e * reinterpret_cast<Floats>((whole + 127) << 23);
 }
 
-// Sum over channels of gamma_c * LeakyReLU(query_c - key_c), the keys at one shift.
+// Logits of Eq. 3 and 4 at one shift: sum over channels of gamma_c * LeakyReLU(query_c - key_c).
 template <bool WHOLE>
 inline Floats relation(const float *query, const float *key, const float *gamma, int64_t channels,
                        int64_t plane, int64_t padded_plane, const Block &block) {
@@ -75,7 +74,7 @@ inline Floats relation(const float *query, const float *key, const float *gamma,
     return sum;
 }
 
-// The weights alpha of a block, Eq. 3 and 4, but for their common divisor, which is returned.
+// The unnormalized weights of Eq. 3 for a block; returns their sum, by which alpha is divided.
 template <bool WHOLE>
 Floats block_weights(const Inputs &in, const Shape &s, const Block &block, Floats *weights) {
     const int64_t area = s.k * s.k, at = block.y * s.w + block.x;
@@ -99,7 +98,7 @@ Floats block_weights(const Inputs &in, const Shape &s, const Block &block, Float
     return total;
 }
 
-// Eq. 2 for COUNT channels of one block: a weight is read once for all of them.
+// Eq. 2 for COUNT channels of a block; each weight is read once for all of them.
 template <bool WHOLE, int COUNT>
 void aggregate(const Floats *weights, Floats total, const float *beta, const Shape &s,
                const Block &block, float *out) {
@@ -134,8 +133,8 @@ void forward_block(const Inputs &in, const Shape &s, const Block &block, float *
     }
 }
 
-// Column by column, because the shifts of a row overlap: to load what was just stored, at another
-// offset, would stall.
+// Column by column: shifts along a row overlap, and loading at another offset what was just stored
+// stalls the pipeline.
 template <typename Step>
 inline void for_shifts(const Shape &s, Step step) {
     for (int64_t dx = 0; dx < s.k; ++dx) {
@@ -143,7 +142,7 @@ inline void for_shifts(const Shape &s, Step step) {
     }
 }
 
-// Gradients of `aggregate`, added to what is there.
+// Gradients of `aggregate`, accumulated into the outputs.
 template <bool WHOLE, int COUNT>
 void aggregate_backward(const Floats *weights, const float *grad_out, const float *beta,
                         const Shape &s, const Block &block, Floats *grad_weights,
@@ -165,7 +164,7 @@ void aggregate_backward(const Floats *weights, const float *grad_out, const floa
     });
 }
 
-// Gradients of `relation` at all shifts, added to what is there.
+// Gradients of `relation` at all shifts, accumulated into the outputs.
 template <bool WHOLE>
 void relation_backward(const Floats *grad_logits, const float *query, const float *key,
                        const float *gamma, int64_t channels, const Shape &s, const Block &block,
@@ -220,7 +219,7 @@ void backward_block(const Inputs &in, const Shape &s, const Block &block, const 
                                      beta + c * s.padded_plane(), s, block, grad_logits,
                                      grad_beta + c * s.padded_plane());
     }
-    // Softmax: d logit = alpha * (d alpha - sum over the footprint of alpha * d alpha).
+    // Softmax: d_logit = alpha * (d_alpha - sum over the footprint of alpha * d_alpha).
     Floats mean{};
     for (int64_t k = 0; k < area; ++k) mean += weights[k] * grad_logits[k];
     for (int64_t k = 0; k < area; ++k) grad_logits[k] = weights[k] * (grad_logits[k] - mean);
@@ -273,12 +272,12 @@ void pairwise_attention_forward(const float *phi, const float *psi, const float 
     }
 }
 
-// Gradients come zeroed, of the shapes of the inputs, but grad_position and grad_position_padded
-// one for each image, and grad_gamma one row for each image and band: the caller adds them up, in
-// an order of its own and not in that of the threads.
+// Gradients must be zero-initialized and have the shapes of the inputs, except that grad_position
+// and grad_position_padded have one copy per image, and grad_gamma one row per image and band. The
+// caller sums these copies, in an order that does not depend on the threads.
 //
-// A band writes to the K / 2 rows of padding above and below it. So first all even bands run, then
-// all odd ones, and no two threads ever write to one row.
+// A band also writes to K / 2 rows above and below it. All even bands therefore run before all odd
+// ones, so that no two threads write to the same row.
 void pairwise_attention_backward(const float *grad_out, const float *phi, const float *psi,
                                  const float *beta, const float *position,
                                  const float *position_padded, const float *gamma, float *grad_phi,
@@ -310,7 +309,7 @@ void pairwise_attention_backward(const float *grad_out, const float *phi, const 
     }
 }
 
-// What the caller must know: the largest footprint and the rows in a band.
+// For the caller: the largest footprint and the number of rows in a band.
 int64_t pairwise_attention_largest_footprint() { return MAX_K; }
 int64_t pairwise_attention_band() { return BAND; }
 

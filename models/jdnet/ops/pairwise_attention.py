@@ -6,14 +6,19 @@ For a pixel i and every neighbour j in its footprint R(i):
     alpha_ij = softmax_j( gamma . LeakyReLU(delta_ij) )       adaptive weight     (Eq. 3)
     y_i      = sum over j of alpha_ij * beta_j                aggregation         (Eq. 2)
 
-The position term p, the softmax and the reflected border are in the released code, not in the
-paper's equations. The released gamma is two 1x1 convolutions with nothing between them: one
-weight per relation channel, once multiplied out. Additive constants vanish in the softmax.
+The position term p, the softmax and the reflected border come from the released code; the paper's
+equations do not have them. The released gamma is two consecutive 1x1 convolutions, equivalent to
+one weight per relation channel. The softmax cancels additive constants.
 
-`reference.py` is the text-book form, for the tests and for readers. `shifts.py` runs everywhere;
-`native.py` is the same in C++, for float32 on the CPU, and `cuda.py` in Triton, for float32 on the
-GPU. These three compute the weights again in the backward instead of keeping them, and stand here
-as one registered operator of torch.
+Implementations:
+
+    reference.py    textbook form, for tests and readers
+    shifts.py       plain PyTorch, any device and dtype
+    native.py       C++, float32 on the CPU
+    cuda.py         Triton, float32 on the GPU
+
+All but the first recompute the weights in the backward instead of saving them. They are registered
+as one torch operator, `jdnet::pairwise_attention`.
 """
 
 import os
@@ -46,25 +51,25 @@ def pairwise_attention(
     footprint: int,
     implementation: str | None = None,
 ) -> Tensor:
-    """Aggregate `beta` over each pixel's footprint with weights made from differences.
+    """Aggregate `beta` over each pixel's footprint with weights computed from differences.
 
     Args:
         phi: query features, [B, R, H, W].
         psi: key features, [B, R, H, W].
         beta: value features, [B, V, H, W].
-        position: position features, the same for every image, [1, P, H, W].
+        position: position features, shared by all images, [1, P, H, W].
         gamma: one weight per relation channel, [R + P].
-        footprint: side of the square footprint, odd; H and W must exceed half of it.
-        implementation: `native`, `triton`, `shifts` or `reference`; None takes the environment's
-            JDNET_ATTENTION, and `auto` where that is not set: `triton` on CUDA and `native` on the
-            CPU where they can be had, else `shifts`.
+        footprint: side of the square footprint, odd; H and W must exceed footprint // 2.
+        implementation: `auto`, `native`, `triton`, `shifts` or `reference`. None reads the
+            environment variable JDNET_ATTENTION, by default `auto`: `triton` on CUDA and `native`
+            on the CPU if usable, else `shifts`.
 
     Returns:
-        [B, V, H, W]; one weight map serves all V channels. Half-precision inputs are computed,
-        and returned, in float32.
+        [B, V, H, W]; all V channels share one weight map. Half-precision inputs are converted to
+        float32; the result is float32 then.
 
     Raises:
-        ValueError: the implementation is unknown or cannot take these inputs.
+        ValueError: the implementation is unknown or does not support these inputs.
 
     Source: JDNet paper, section 3.2, Eq. 2-4.
     """
@@ -89,26 +94,28 @@ def pairwise_attention(
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Full precision on the device of `x`; on the meta device there is nothing to switch off."""
+    """Disable autocast on the device of `x`; the meta device has none."""
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def choose_implementation(phi: Tensor, footprint: int, wanted: str | None = None) -> str:
-    """The implementation that runs for these inputs; arguments as in `pairwise_attention`.
+    """The implementation to use for these inputs; arguments as in `pairwise_attention`.
 
     Raises:
-        ValueError: the wanted one is unknown or cannot take these inputs.
+        ValueError: the wanted one is unknown or does not support these inputs.
     """
     wanted = wanted or os.environ.get("JDNET_ATTENTION", "auto")
     names = ("auto", "reference", *IMPLEMENTATIONS)
     if wanted not in names:
-        raise ValueError(f"no attention {wanted!r}: JDNET_ATTENTION takes {', '.join(names)}")
+        raise ValueError(
+            f"unknown attention {wanted!r}: JDNET_ATTENTION must be one of {', '.join(names)}"
+        )
     if wanted == "auto":
         fast = "triton" if phi.is_cuda else "native"
         return fast if IMPLEMENTATIONS[fast].is_usable(phi, footprint) else "shifts"
     if wanted in LIMITS and not IMPLEMENTATIONS[wanted].is_usable(phi, footprint):
         got = f"{phi.dtype} on {phi.device.type} and footprint {footprint}"
-        raise ValueError(f"the {wanted} attention takes {LIMITS[wanted]}, got {got}")
+        raise ValueError(f"the {wanted} attention supports {LIMITS[wanted]}, got {got}")
     return wanted
 
 
@@ -180,6 +187,6 @@ def _flops(
     *_: Any,
     **__: Any,
 ) -> int:
-    """Two for each multiply-add: one a relation channel, one a value channel, at every shift."""
+    """Two per multiply-add: one multiply-add per relation and value channel, at every shift."""
     images, _relations, height, width = phi
     return 2 * images * height * width * footprint**2 * (gamma[0] + beta[1])

@@ -1,7 +1,7 @@
-// The end of the scale aggregation on the CPU: see scale_fusion.py for the equation.
+// The final sum of the scale aggregation (Eq. 9) on the CPU: see scale_fusion.py for the equation.
 //
-// Tensors are channels-last, [images, h, w, c] in memory, c a multiple of LANES. One pass: all
-// that belongs to a pixel is read once and written once.
+// Tensors are channels-last, [images, h, w, c] in memory, with c a multiple of LANES. Each pixel is
+// read once and written once.
 
 #include <algorithm>
 #include <cmath>
@@ -24,13 +24,13 @@ inline Floats load(const BFloat16 *from) {
 
 inline void store(Floats value, BFloat16 *to) {
     const auto bits = reinterpret_cast<Lanes<uint32_t>>(value);
-    const auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, even
+    const auto rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;  // to nearest, ties to even
     const auto checked = value == value ? rounded : all(0x7fc0u);
     const auto half = __builtin_convertvector(checked, Lanes<uint16_t>);
     std::memcpy(to, &half, sizeof half);
 }
 
-// Where torch's nearest interpolation reads: source of every target position.
+// The source index of every target index in torch's nearest interpolation.
 std::vector<int64_t> nearest(int64_t from, int64_t to) {
     const float scale = static_cast<float>(from) / to;
     std::vector<int64_t> source(to);
@@ -45,7 +45,7 @@ struct Scale {
     std::vector<int64_t> row, column;
 };
 
-// sizes: height and width of every scale.
+// sizes: height and width of each scale, alternating.
 std::vector<Scale> read_scales(const int64_t *sizes, int64_t count, int64_t h, int64_t w) {
     std::vector<Scale> scales;
     for (int64_t k = 0; k < count; ++k) {
@@ -80,11 +80,12 @@ void forward(const T *first, const T *const *others, const T *residual, T *out, 
     }
 }
 
-// grad_others come zeroed and in float32: a coarse pixel gathers hundreds of fine ones.
+// grad_others must be zero-initialized. They are float32, because a pixel of the coarsest scale
+// accumulates hundreds of gradients.
 template <typename T>
 void backward(const T *grad, const uint8_t *positive, T *grad_first, float *const *grad_others,
               const std::vector<Scale> &scales, int64_t images, int64_t h, int64_t w, int64_t c) {
-    // A task owns its channels of an image in every scale, so no two write to one place.
+    // A task owns LANES channels of an image at every scale: no two write to the same address.
 #pragma omp parallel for collapse(2) schedule(static)
     for (int64_t image = 0; image < images; ++image) {
         for (int64_t from = 0; from < c; from += LANES) {

@@ -1,9 +1,10 @@
-"""The end of the scale aggregation as one operator (JDNet paper, Eq. 9): one pass over memory.
+"""The final sum of the scale aggregation, fused into one operator (JDNet paper, 3.3, Eq. 9).
 
     out = LeakyReLU( first + sum over k of Up(other_k) ) + residual
 
-Step by step that is a dozen passes over full-sized tensors, and they cost more than the
-convolutions before them. In C++ for float32 and bfloat16 on the CPU, in PyTorch elsewhere.
+Separate operations make a dozen passes over full-size tensors, which cost more than the
+convolutions before them. The operator makes one pass. It is in C++ for float32 and bfloat16 on the
+CPU, and in PyTorch elsewhere.
 """
 
 import ctypes
@@ -21,11 +22,11 @@ NATIVE = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
 
 def fuse_scales(first: Tensor, others: Sequence[Tensor], residual: Tensor) -> Tensor:
-    """LeakyReLU(first + sum of the others, each brought to its size) + residual.
+    """LeakyReLU(first + sum of the up-sampled others) + residual.
 
     Args:
         first: [B, C, H, W].
-        others: [B, C, h, w] each, any size; up-sampled to the nearest.
+        others: [B, C, h, w] each, of any size; resized to HxW by nearest-neighbour interpolation.
         residual: [B, C, H, W].
 
     Returns:
@@ -37,7 +38,7 @@ def fuse_scales(first: Tensor, others: Sequence[Tensor], residual: Tensor) -> Te
         out: Tensor = _fuse_scales(first, others, residual, torch.is_grad_enabled())[0]
         return out
     for other in others:
-        first += F.interpolate(other, first.shape[2:])
+        first += F.interpolate(other, first.shape[2:])  # Eq. 9
     return leaky_relu(first) + residual
 
 
@@ -55,7 +56,7 @@ def _is_native(first: Tensor, others: Sequence[Tensor], residual: Tensor) -> boo
 def _fuse_scales(
     first: Tensor, others: Sequence[Tensor], residual: Tensor, for_backward: bool
 ) -> tuple[Tensor, Tensor]:
-    """Also tell where the LeakyReLU's argument was positive, [B, C, H, W]; empty if not asked."""
+    """Also return where the LeakyReLU input is positive, [B, C, H, W]; empty if not needed."""
     out, positive = _outputs(first, for_backward)
     _call("forward", [first, residual, out, positive], others, first)
     return out, positive
@@ -78,7 +79,7 @@ def _outputs(first: Tensor, for_backward: bool) -> tuple[Tensor, Tensor]:
 def _fuse_scales_backward(
     grad: Tensor, positive: Tensor, sizes: Sequence[int]
 ) -> tuple[Tensor, list[Tensor]]:
-    """Gradients of `first` and of the others, whose heights and widths are `sizes`."""
+    """Gradients of `first` and of the others; `sizes` are the heights and widths of the others."""
     grad_first, grad_others = _gradients(grad, sizes)
     _call("backward", [grad, positive, grad_first], grad_others, grad)
     return grad_first, grad_others
@@ -90,7 +91,7 @@ def _(grad: Tensor, positive: Tensor, sizes: Sequence[int]) -> tuple[Tensor, lis
 
 
 def _gradients(grad: Tensor, sizes: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
-    # Float32 whatever the precision: a coarse pixel gathers hundreds of fine ones.
+    # Always float32: a pixel of the coarsest scale accumulates hundreds of gradients.
     b, c = grad.shape[:2]
     others = [
         torch.zeros(b, h, w, c, device=grad.device).permute(0, 3, 1, 2)
@@ -113,7 +114,7 @@ _fuse_scales.register_autograd(_backward, setup_context=_save)
 
 
 def _call(function: str, full: list[Tensor], scales: Sequence[Tensor], like: Tensor) -> None:
-    """Call a compiled function on full-sized tensors, on the scales, and on all their sizes."""
+    """Call a compiled function with full-size tensors, scales, and the sizes of both."""
     full, scales = (
         [x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x for x in group]
         for group in (full, scales)

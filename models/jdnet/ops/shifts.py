@@ -1,6 +1,6 @@
-"""Pairwise attention in plain PyTorch: a walk over the shifts of the footprint, on any device.
+"""Pairwise attention (Eq. 2-4) in plain PyTorch: a loop over footprint shifts, on any device.
 
-Nothing is saved for the backward but the inputs: it makes the weights again.
+The backward needs only the inputs: it recomputes the weights.
 """
 
 from collections.abc import Iterator
@@ -14,12 +14,12 @@ from models.jdnet.ops.inputs import Inputs
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:
-    """Eq. 2: [B, V, H, W]."""
+    """The attention output y of Eq. 2, [B, V, H, W]."""
     alpha = _weights(inputs, footprint)
     b, _, h, w = inputs.phi.shape
     out = inputs.beta.new_zeros(b, inputs.beta.shape[1], h, w)
     for k, shifted in enumerate(_shifts(inputs.beta, footprint)):
-        out.addcmul_(alpha[:, k : k + 1], shifted)
+        out.addcmul_(alpha[:, k : k + 1], shifted)  # Eq. 2
     return out
 
 
@@ -35,14 +35,14 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
     ):
         torch.sum(grad_out * shifted, dim=1, out=grad_logits[:, k])
         grad_shifted.addcmul_(alpha[:, k : k + 1], grad_out)
-    # Softmax: d logit = alpha * (d alpha - sum over the footprint of alpha * d alpha).
+    # Softmax: d_logit = alpha * (d_alpha - sum over the footprint of alpha * d_alpha).
     grad_logits.sub_((alpha * grad_logits).sum(dim=1, keepdim=True)).mul_(alpha)
 
     grad_phi, grad_psi, grad_content = _relation_backward(
         grad_logits, phi, psi, gamma[:relations], footprint
     )
     grad_position, grad_padded, grad_place = _relation_backward(
-        grad_logits.sum(dim=0, keepdim=True),  # the position is shared by the batch
+        grad_logits.sum(dim=0, keepdim=True),  # the batch shares one position
         position,
         position_padded,
         gamma[relations:],
@@ -53,7 +53,7 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
 
 
 def _shifts(padded: Tensor, footprint: int) -> Iterator[Tensor]:
-    """Views of a padded tensor, one per neighbour, rows slow and columns fast."""
+    """Views of a padded tensor, one per neighbour, in row-major order."""
     h, w = padded.shape[2] - footprint + 1, padded.shape[3] - footprint + 1
     for top in range(footprint):
         for left in range(footprint):
@@ -61,20 +61,21 @@ def _shifts(padded: Tensor, footprint: int) -> Iterator[Tensor]:
 
 
 def _weights(inputs: Inputs, footprint: int) -> Tensor:
-    """Adaptive weights alpha, [B, K*K, H, W]: Eq. 3."""
+    """The adaptive weights alpha of Eq. 3, [B, K*K, H, W]."""
     phi, psi, _, position, position_padded, gamma = inputs
     relations = phi.shape[1]
     logits = _relation(phi, psi, gamma[:relations], footprint)
     logits += _relation(position, position_padded, gamma[relations:], footprint)
-    return logits.softmax(dim=1)
+    return logits.softmax(dim=1)  # Eq. 3
 
 
 def _relation(query: Tensor, key: Tensor, gamma: Tensor, footprint: int) -> Tensor:
-    """Logits gamma . LeakyReLU(query_i - key_j), [B, K*K, H, W]: Eq. 4 into Eq. 3."""
+    """The logits gamma . LeakyReLU(query_i - key_j) of Eq. 3 and 4, [B, K*K, H, W]."""
     b, _, h, w = query.shape
     logits = query.new_empty(b, footprint**2, h, w)
     for k, shifted in enumerate(_shifts(key, footprint)):
-        relation = F.leaky_relu_(query - shifted, SLOPE).mul_(gamma.view(1, -1, 1, 1))
+        difference = query - shifted  # Eq. 4
+        relation = F.leaky_relu_(difference, SLOPE).mul_(gamma.view(1, -1, 1, 1))
         torch.sum(relation, dim=1, out=logits[:, k])
     return logits
 
