@@ -1,9 +1,9 @@
-"""From a command line to a config, or to the options of a tool. The only room that knows tyro.
+"""Parse a command line into a config or into the options of a tool. Only this module imports tyro.
 
     SCRIPT [PRESET] [--flag value ...]
 
-Every field is a flag of the same name; --help lists them with their defaults. The `description` of
-each function is the script's docstring, which --help shows before the flags.
+Every field is a flag of the same name; --help lists them with their defaults. `description` is the
+docstring of the script, which --help prints before the flags.
 """
 
 import contextlib
@@ -21,8 +21,8 @@ from utils.errors import UserError
 
 T = TypeVar("T")
 
-# Flags carry no section names, and a network or dataset keeps the type that its preset gave it.
-# A field without a default is positional, and --help and complaints call it by its name.
+# Flags have no section prefix, and the network and data keep the types that the preset gave them.
+# Fields without a default are positional; --help and errors refer to them by field name.
 MARKERS = (
     tyro.conf.OmitArgPrefixes,
     tyro.conf.AvoidSubcommands,
@@ -30,28 +30,27 @@ MARKERS = (
     tyro.conf.PositionalMetavarFromFieldName,
 )
 
-
-# Old names of flags, which work for one release more.
+# Old flag names -> current names; the old ones are accepted for one more release.
 RENAMED = {"--held-out": "--validation", "--start": "--init-from"}
 
 
 def train_config(
     arguments: list[str], program: str = "python train.py", description: str | None = None
 ) -> Config:
-    """`train.py [PRESET] [flags]`, or another program with the same presets and flags.
+    """Parse `train.py [PRESET] [flags]`, or another program with the same presets and flags.
 
     Raises:
-        UserError: unknown preset or flag, or a value that does not fit.
+        UserError: unknown preset or flag, or an invalid value.
     """
     preset, flags = _preset([RENAMED.get(flag, flag) for flag in arguments])
     return _parse(Config, preset, flags, f"{program} {preset.name}", description)
 
 
 def eval_config(arguments: list[str], description: str | None = None) -> tuple[EvalConfig, Config]:
-    """`eval.py [PRESET] [flags]`: the settings, and the preset they started from.
+    """Parse `eval.py [PRESET] [flags]`; return the settings and the preset they are based on.
 
     Raises:
-        UserError: as `train_config`.
+        UserError: as in `train_config`.
     """
     preset, flags = _preset(arguments)
     default = EvalConfig(
@@ -62,10 +61,10 @@ def eval_config(arguments: list[str], description: str | None = None) -> tuple[E
 
 
 def show_config(arguments: list[str], description: str | None = None) -> ShowConfig:
-    """`show.py IMAGE|VIDEO|FOLDER ... [flags]`.
+    """Parse `show.py IMAGE|VIDEO|FOLDER ... [flags]`.
 
     Raises:
-        UserError: no input is named; else as `train_config`.
+        UserError: no inputs, an unknown flag, or an invalid value.
     """
     settings = _parse(ShowConfig, None, arguments, "python show.py", description)
     if not settings.inputs:
@@ -74,14 +73,14 @@ def show_config(arguments: list[str], description: str | None = None) -> ShowCon
 
 
 def tool_options(kind: type[T], arguments: list[str], program: str, description: str | None) -> T:
-    """The options of a tool, a dataclass: fields without a default are positional.
+    """Parse the options of a tool into a dataclass; fields without a default are positional.
 
     Raises:
-        UserError: unknown flag, a value that does not fit, or a flag of several without any.
+        UserError: unknown flag, an invalid value, or no value where the default has some.
     """
     options = _parse(kind, None, arguments, program, description)
     for name, value in vars(options).items():
-        if value == () and getattr(kind, name, ()):  # emptied, where the default was not
+        if value == () and getattr(kind, name, ()):  # empty, but the default is not
             flag = "--" + name.replace("_", "-")
             raise UserError(f"{flag} needs at least one value; see {program} --help")
     return options
@@ -102,26 +101,26 @@ def _parse(
     kind: type[T], default: T | None, flags: list[str], program: str, description: str | None
 ) -> T:
     if description and {"-h", "--help"} & set(flags):
-        print(description)  # not through tyro, which joins and breaks its lines anew
-    complaint = io.StringIO()
+        print(description)  # tyro would rewrap its lines
+    stderr = io.StringIO()
     parse = partial(tyro.cli, kind, args=flags, prog=program, description="", config=MARKERS)
     try:
-        with contextlib.redirect_stderr(complaint):
+        with contextlib.redirect_stderr(stderr):
             options: T = parse() if default is None else parse(default=default)
             return options
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-    message = _one_line(complaint.getvalue())
+    message = _one_line(stderr.getvalue())
     if late := [flag for flag in flags if flag in CONFIGS]:
         message += f" ({late[0]} is a preset: it comes first)"
     raise UserError(f"{message}; see {program} --help")
 
 
 def _one_line(box: str) -> str:
-    """The first paragraph of tyro's boxed message, and the flag it suggests.
+    """The first paragraph of tyro's boxed error message, and the flag it suggests.
 
-    It is read from the box because tyro 1.0 gives its errors as fields in a private module only.
+    Parsed from the box because tyro 1.0 exposes structured errors only in a private module.
     """
     rows = [re.sub(r"\s+", " ", row).strip(" │|") for row in box.splitlines()[1:-1]]
     parts = " ".join(rows).split("─", 1)

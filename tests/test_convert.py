@@ -1,4 +1,4 @@
-"""Released checkpoints to ours and back."""
+"""Conversion of released checkpoints to our format and back."""
 
 import re
 from pathlib import Path
@@ -35,7 +35,7 @@ SMALL: dict[str, tuple[type[Network], dict[str, Any]]] = {
 
 @pytest.mark.parametrize("case", SMALL)
 def test_there_and_back(tmp_path: Path, case: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The converted network sees RGB as the released one sees what it was trained on."""
+    """The converted network computes on RGB what the released one computes on RGB or BGR."""
     kind, arguments = SMALL[case]
     name = kind.__name__.lower()
     torch.manual_seed(0)
@@ -50,7 +50,7 @@ def test_there_and_back(tmp_path: Path, case: str, capsys: pytest.CaptureFixture
     image = torch.rand(1, 3, 40, 36)
     with torch.inference_mode():
         expected = ours(image)
-        # The released network: our code on the released tensors as they are.
+        # The released network: our code with the released tensors, colours not swapped.
         plain = kind(**arguments).eval()
         bare = {key.removeprefix("module."): t for key, t in released.items()}
         plain.load_state_dict(_rename(plain, name, bare))
@@ -88,7 +88,8 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         convert_checkpoint.main([n if n == "--back" else str(tmp_path / n) for n in names])
 
     torch.save(JDNet(units=1).state_dict(), tmp_path / "ours")
-    with pytest.raises(UserError, match=r"is no released network .*enterBlock.0.weight.*got head"):
+    message = r"is not a released network .*enterBlock.0.weight.*got head"
+    with pytest.raises(UserError, match=message):
         convert("ours", "x")
     convert("--back", "ours", "released")
     with pytest.raises(UserError, match=r"does not fit this JDNet"):
@@ -114,7 +115,9 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         convert("--back", "less", "x")
     other = Weights(JDNet(units=1).state_dict(), "jdnet", {"units": 1, "position": "patch"}, {})
     checkpoint.save_weights(tmp_path / "patch", other)
-    with pytest.raises(UserError, match=re.escape("has position patch: released is image")):
+    with pytest.raises(
+        UserError, match=re.escape("has position patch: the released code has image")
+    ):
         convert("--back", "patch", "x")
     assert not (tmp_path / "x").exists()
     capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The small scripts."""
+"""The command-line tools."""
 
 import hashlib
 import json
@@ -54,7 +54,7 @@ def test_a_good_set(
     shown = capsys.readouterr().out
     assert "2 pairs, 48x48" in shown
     assert "test backgrounds among the training images: 0" in shown
-    assert shown.endswith("nothing found\n")
+    assert shown.endswith("no problems\n")
 
 
 def test_findings_are_listed_and_counted(
@@ -65,11 +65,11 @@ def test_findings_are_listed_and_counted(
     write_image(tmp_path / "train" / "rain-1 (1).png", rainy_pairs[0].rainy)
     write_image(tmp_path / "train" / "rain-2.png", rainy_pairs[2].rainy[:20])
     (tmp_path / "train" / "rain-3.png").write_text("no image")
-    with pytest.raises(UserError, match="5 findings: see above"):
+    with pytest.raises(UserError, match="5 problems: see above"):
         check(tmp_path)
     shown = capsys.readouterr().out
     assert "without a partner of the same name: rain-1 (1).png" in shown
-    assert "browser's duplicate: rain-1 (1).png" in shown
+    assert "browser duplicate: rain-1 (1).png" in shown
     assert "differ in size" in shown
     assert "cannot read" in shown
     assert "note: 1 scenes in several pairs: rain-1 = rain-2" in shown
@@ -88,7 +88,7 @@ def test_additive_rain_is_noticed(
     with pytest.raises(UserError):  # one scene in both sets
         check(tmp_path)
     shown = capsys.readouterr().out
-    assert shown.count("additive and grey in 2 of 2 pairs: --exchange may be used") == 2
+    assert shown.count("additive and grey in 2 of 2 pairs: --exchange can be used") == 2
 
 
 @pytest.mark.parametrize(("order", "swapped"), [("clean-rainy", False), ("rainy-clean", True)])
@@ -103,7 +103,7 @@ def test_swapped_halves_are_noticed(
     write_wide(tmp_path / "test", rainy_pairs[2:])
     flags = ["--layout", "side-by-side", "--order", order]
     if swapped:
-        with pytest.raises(UserError, match="2 findings"):
+        with pytest.raises(UserError, match="2 problems"):
             check(tmp_path, *flags)
     else:
         check(tmp_path, *flags)
@@ -115,13 +115,13 @@ def test_wrong_counts_are_noticed(
 ) -> None:
     write_rain100(tmp_path / "train", rainy_pairs[:2])
     write_rain100(tmp_path / "test", rainy_pairs[2:])
-    with pytest.raises(UserError, match="2 findings"):
+    with pytest.raises(UserError, match="2 problems"):
         check(tmp_path, "--release", "old")
     assert "200 pairs expected for this release" in capsys.readouterr().out
 
 
 def test_check_data_without_folders() -> None:
-    with pytest.raises(UserError, match="synthetic is no set of pairs on disk"):
+    with pytest.raises(UserError, match="synthetic is not a dataset on disk"):
         check_data.main(["synthetic"])
 
 
@@ -145,7 +145,7 @@ def test_score_matches_by_name(
     score.main([str(tmp_path / "derained"), str(tmp_path / "truth"), "--csv", str(table)])
     shown = capsys.readouterr().out
     assert "1 of 4 images" in shown
-    assert "rgb              48.1" in shown  # one step of 255
+    assert "rgb              48.1" in shown  # a difference of 1 on the scale 0 to 255
     assert table.read_text().startswith("name,convention,psnr,ssim\nrain-7.png,y,")
 
 
@@ -165,7 +165,7 @@ def test_score_mistakes(tmp_path: Path, picture: Picture) -> None:
 def test_benchmark_prints_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)  # it starts itself at the root, wherever it was called
+    monkeypatch.chdir(tmp_path)  # its subprocesses run at the root, from any folder
     flags = ["--networks", "rescan", "--modes", "forward", "train", "--sizes", "16x24"]
     benchmark.main([*flags, "--repeats", "1", "--device", "cpu"])
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
@@ -192,7 +192,7 @@ def test_benchmark_takes_every_network() -> None:
 def test_tiles_of_a_network_without_a_view_are_the_whole(
     tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """PRN with one stage sees too few pixels to differ; an attention unit, but for its place."""
+    """One-stage PRN has a small receptive field; so has an attention unit with coordinates."""
     write_image(tmp_path / "in" / "a.png", picture(90, 100))
     arguments = {"stages": 1, "channels": 4, "recurrence": "none"}
     torch.manual_seed(0)
@@ -203,7 +203,7 @@ def test_tiles_of_a_network_without_a_view_are_the_whole(
         (JDNet(1, 16, scales=0, self_calibration=False), "jdnet", unit),
     ):
         for weight in network.parameters():
-            weight.data *= 3  # so that a place matters in the digits shown
+            weight.data *= 3  # so that the coordinates affect the printed digits
         files.append(tmp_path / f"{name}.pt")
         checkpoint.save_weights(files[-1], Weights(network.state_dict(), name, built, {}))
     tiles.main([str(tmp_path / "in"), "--weights", *map(str, files), "--side", "64"])
@@ -211,11 +211,11 @@ def test_tiles_of_a_network_without_a_view_are_the_whole(
     prenet, jdnet = ([float(cell) for cell in row] for row in rows)
     assert max(prenet) < 0.01
     assert jdnet[0] > 0.01 > max(jdnet[2:])
-    with pytest.raises(UserError, match="smaller than a tile: lower --side"):
+    with pytest.raises(UserError, match="smaller than a tile: reduce --side"):
         tiles.main([str(tmp_path / "in"), "--weights", str(files[0])])
     with pytest.raises(UserError, match="--side must exceed 32, got 16"):
         tiles.main([str(tmp_path / "in"), "--weights", str(files[0]), "--side", "16"])
-    with pytest.raises(UserError, match="no weights: name one file or more with --weights"):
+    with pytest.raises(UserError, match="no weights: give one or more files with --weights"):
         tiles.main([str(tmp_path / "in")])
 
 
@@ -232,19 +232,19 @@ def test_plot_runs(tmp_path: Path) -> None:
     assert np.array_equal(below.get_ydata(), [30, 40])
     plot_runs.main([str(run), "--output", str(tmp_path / "docs" / "a.png")])
     assert read_image(tmp_path / "docs" / "a.png").shape[:2] == (700, 800)
-    with pytest.raises(UserError, match="no runs: name one folder or more"):
+    with pytest.raises(UserError, match="no runs: give one or more folders"):
         plot_runs.main([])
-    with pytest.raises(UserError, match="name the folder of a run"):
+    with pytest.raises(UserError, match="expected the folder of a run"):
         plot_runs.main([str(tmp_path)])
     (run / "log.jsonl").write_text(json.dumps(events[0]) + "\n")
-    with pytest.raises(UserError, match="has no update yet"):
+    with pytest.raises(UserError, match="has no step yet"):
         plot_runs.main([str(run)])
 
 
 def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "shared.safetensors"
     assert tiny.run is not None
-    with pytest.raises(UserError, match="to its end, it scores"):
+    with pytest.raises(UserError, match=r"finish the run, train\.py scores"):
         export_weights.main([str(tiny.run), str(target)])
     scores = train(tiny)
     export_weights.main([str(tiny.run), str(target)])
@@ -255,5 +255,10 @@ def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixt
     assert exported.metadata["score"]["y"]["psnr"] == pytest.approx(scores.mean("y", "psnr"))
     assert str(tmp_path) not in json.dumps(exported.metadata)
     assert hashlib.sha256(target.read_bytes()).hexdigest() in capsys.readouterr().out
+    metadata = json.loads(json.dumps(own.metadata))
+    metadata["config"]["data"] |= {"clean": [str(tmp_path / "bsds")], "train_folder": str(tmp_path)}
+    about = export_weights.about(metadata, {"pairs": 2, "mean": {}})
+    assert about["data"]["clean"] == ["bsds"]
+    assert str(tmp_path) not in json.dumps(about)
     with pytest.raises(UserError, match=r"expected NAME\.safetensors"):
         export_weights.main([str(tiny.run), str(tmp_path / "x.pt")])

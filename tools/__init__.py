@@ -1,1 +1,1 @@
-"""Small scripts beside the main road: `python -m tools.NAME --help`, from the root."""
+"""Command-line tools: `python -m tools.NAME --help`, run from the repository root."""

@@ -1,15 +1,16 @@
-"""Time the networks, forward and training step, and print a Markdown table.
+"""Time the forward pass and the training step of networks, and print a Markdown table.
 
-    python -m tools.benchmark                                  # JDNet beside its plain form
+    python -m tools.benchmark                                  # JDNet and its unoptimized form
     python -m tools.benchmark --networks jdnet prenet rescan --sizes 128x128 481x321
     python -m tools.benchmark --modes train --sizes 64x64 --batch-size 12 --precisions bfloat16
 
-Every row is a process of its own, so that its peak memory is its own: warm-up, then the median of
-`--repeats`, synchronised on a GPU. A multiply-add counts two operations, the attention's included;
-the share is of the rate that a large matrix product reaches here in the same precision. `plain` is
-JDNet as its equations read: attention by unfolding, the relation's convolutions on all of that, and
-everything kept for the backward; scales up-sampled and concatenated before their fusion, dense
-features concatenated, channels first.
+Every row runs in its own process, so that its peak memory is its own. Times are the median of
+`--repeats` runs after a warm-up, synchronized on a GPU. GMAC includes the attention. The share is
+relative to the rate of a large matrix product on this device in the same precision.
+
+`jdnet-plain` computes the equations of JDNet literally: attention by unfolding, with the relation's
+convolutions applied to every neighbour and everything saved for the backward; scales up-sampled and
+concatenated before fusion; dense features concatenated; channels-first.
 """
 
 import json
@@ -48,29 +49,29 @@ COLUMNS = ("network", "mode", "images", "precision", "attention", "s", "GMAC", "
 
 @dataclass(frozen=True)
 class Options:
-    """What to time: every combination is a row."""
+    """What to time; every combination is a row of the table."""
 
     networks: tuple[Literal["jdnet", "dcsfn", "danet", "prenet", "rescan", "jdnet-plain"], ...] = (
         "jdnet",
         "jdnet-plain",
     )
-    """Networks, as the papers have them."""
+    """Networks, with the settings of their papers."""
     modes: tuple[Literal["forward", "train"], ...] = ("forward",)
-    """The forward pass alone, or a training step."""
+    """Forward pass only, or a training step."""
     sizes: tuple[str, ...] = ("481x321",)
-    """Sizes of the images, each WIDTHxHEIGHT in pixels."""
+    """Image sizes, each WIDTHxHEIGHT in pixels."""
     batch_size: int = 1
-    """Images at a time."""
+    """Images per batch."""
     precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
     """Precisions of the convolutions."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
     repeats: int = 5
-    """Runs that the median is of."""
+    """Number of timed runs, of which the median is reported."""
 
 
 def measure(case: dict[str, Any]) -> dict[str, str]:
-    """One row of the table."""
+    """Measure one row of the table."""
     keep_freed_memory()
     device = choose_device(case["device"])
     precision = getattr(torch, case["precision"])
@@ -78,12 +79,12 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
     network = (PlainJDNet() if case["network"] == PLAIN else NETWORKS[case["network"]]()).to(device)
     width, height = case["size"]
     images = torch.rand(case["batch"], 3, height, width, device=device)
-    run = (_forward if case["mode"] == "forward" else _update)(network, images, precision)
+    run = (_forward if case["mode"] == "forward" else _training_step)(network, images, precision)
     seconds = _median_time(run, case["repeats"], device)
     memory = peak_memory(device)
 
     operations = 2 * count_macs(network, height, width) * case["batch"]
-    operations *= 3 if case["mode"] == "train" else 1  # the backward is two more products
+    operations *= 3 if case["mode"] == "train" else 1  # the backward costs two forwards
     attention = ""
     if isinstance(network, JDNet):
         unfolds = isinstance(network, PlainJDNet)
@@ -114,7 +115,9 @@ def _forward(network: Network, images: Tensor, precision: torch.dtype) -> Callab
     return run
 
 
-def _update(network: Network, images: Tensor, precision: torch.dtype) -> Callable[[], object]:
+def _training_step(
+    network: Network, images: Tensor, precision: torch.dtype
+) -> Callable[[], object]:
     optimizer = torch.optim.Adam(network.parameters())
 
     def run() -> object:
@@ -139,9 +142,9 @@ def _median_time(run: Callable[[], object], repeats: int, device: torch.device) 
 
 
 def _matrix_rate(device: torch.device, precision: torch.dtype) -> float:
-    """Operations a second of a large matrix product, as such or as a 1x1 convolution.
+    """Operations per second of a large matrix product, computed as `@` or as a 1x1 convolution.
 
-    The two come from different libraries, and on the CPU either may be twice as fast.
+    The two use different libraries, and on the CPU either may be twice as fast as the other.
     """
     side = 8192 if device.type == "cuda" else 2048
     matrix = torch.rand(side, side, device=device, dtype=precision)
@@ -163,7 +166,7 @@ def _size(text: str) -> tuple[int, int]:
 
 def main(arguments: list[str]) -> None:
     """Run `python -m tools.benchmark [flags]`."""
-    if arguments[:1] == ["--case"]:  # one row, in a process of its own: no flag for people
+    if arguments[:1] == ["--case"]:  # internal: one row, in its own process
         print(json.dumps(measure(json.loads(arguments[1]))))
         return
     options = tool_options(Options, arguments, "python -m tools.benchmark", __doc__)
@@ -182,11 +185,11 @@ def main(arguments: list[str]) -> None:
                         "device": options.device,
                         "repeats": options.repeats,
                     }
-                    row = _in_a_process(case)
+                    row = _measure_in_subprocess(case)
                     print("| " + " | ".join(row[c] for c in COLUMNS) + " |", flush=True)
 
 
-def _in_a_process(case: dict[str, Any]) -> dict[str, str]:
+def _measure_in_subprocess(case: dict[str, Any]) -> dict[str, str]:
     command = [sys.executable, "-m", "tools.benchmark", "--case", json.dumps(case)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:

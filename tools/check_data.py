@@ -1,14 +1,14 @@
-"""Look a dataset over before anyone trains on it.
+"""Check a dataset before training on it.
 
     python -m tools.check_data rain100l
     python -m tools.check_data rain100h --train-folder DATA/train --test-folder DATA/test
 
-Counts the pairs of both sets against what the release should have, and finds images without a
-partner, unreadable files, pairs of two sizes, browser duplicates like `7 (1).png`, test backgrounds
-among the training images, and halves or folders that look swapped: rain adds light, so
-the rainy image is the brighter one. Scenes that stand in several pairs are noted; the old Rain100L
-test set has nine, as released. Says whether the rain is one grey layer added to the clean image, as
-train.py --exchange needs it.
+Compares the number of training and test pairs with the release. Reports images without a partner,
+unreadable files, pairs of different sizes, browser duplicates like `7 (1).png`, and test
+backgrounds among the training images. Reports halves or folders that look swapped: rain adds light,
+so the rainy image should be the brighter one. Notes scenes that appear in several pairs; the old
+Rain100L test set has nine, as released. Also tells whether the rain is one grey layer added to the
+clean image, as train.py --exchange requires.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ BROWSER_DUPLICATE = re.compile(r"\(\d+\)$|( - copy)$", re.IGNORECASE)
 
 
 class Report(NamedTuple):
-    """What was found in one set."""
+    """The findings in one set."""
 
-    lines: list[str]  # for people
+    lines: list[str]  # to print
     problems: int
     clean: dict[str, list[str]]  # hash of a clean image -> names of its pairs
 
@@ -38,14 +38,14 @@ class Report(NamedTuple):
 def check_set(
     title: str, files: list[PairFiles], alone: list[Path], expected: int | None
 ) -> Report:
-    """Read every pair of a set and describe it."""
+    """Read and check every pair of a set."""
     count = f"{title}: {len(files)} pairs"
     problems: list[str] = []
     if expected and expected != len(files):
         problems.append(f"{expected} pairs expected for this release")
     problems += [f"without a partner of the same name: {file.name}" for file in alone]
     problems += [
-        f"looks like a browser's duplicate: {file.name}"
+        f"looks like a browser duplicate: {file.name}"
         for file in [*alone, *(f.rainy for f in files)]
         if BROWSER_DUPLICATE.search(file.stem)
     ]
@@ -69,11 +69,11 @@ def check_set(
     notes = [f"{len(repeated)} scenes in several pairs: {', '.join(repeated)}"] if repeated else []
     notes.append(
         f"rain is additive and grey in {additive} of {len(files)} pairs: "
-        + ("--exchange may be used" if additive == len(files) else "--exchange cannot be used")
+        + ("--exchange can be used" if additive == len(files) else "--exchange cannot be used")
     )
     if swapped > len(files) / 2:
         problems.append(
-            f"rainy and clean look swapped in {swapped} of {len(files)} pairs: see --order or "
+            f"rainy and clean look swapped in {swapped} of {len(files)} pairs: change --order or "
             "rename the folders"
         )
     lines = [count, *(f"  {p}" for p in problems), *(f"  note: {n}" for n in notes)]
@@ -81,15 +81,15 @@ def check_set(
 
 
 def main(arguments: list[str]) -> None:
-    """Run `python -m tools.check_data PRESET [flags]`, the presets and data flags of train.py.
+    """Run `python -m tools.check_data PRESET [flags]`, with the presets and flags of train.py.
 
     Raises:
-        UserError: at the end, if anything was found.
+        UserError: at the end, if there were any problems.
     """
     config = train_config(arguments or ["--help"], "python -m tools.check_data", __doc__)
     data = config.data
     if not isinstance(data, Folders):
-        raise UserError(f"{config.name} is no set of pairs on disk: nothing to check")
+        raise UserError(f"{config.name} is not a dataset on disk: nothing to check")
     facts = release_of(data)
     expected = (facts.train_pairs, facts.test_pairs) if facts else (None, None)
     reports = {}
@@ -109,8 +109,8 @@ def main(arguments: list[str]) -> None:
         print(f"test backgrounds among the training images: {len(names)}")
         problems += bool(names)
     if problems:
-        raise UserError(f"{problems} findings: see above")
-    print("nothing found")
+        raise UserError(f"{problems} problems: see above")
+    print("no problems")
 
 
 if __name__ == "__main__":

@@ -1,14 +1,15 @@
-"""Convert a released checkpoint into a weights file of this code, or back.
+"""Convert a released checkpoint to a weights file of this code, or back.
 
     python -m tools.convert_checkpoint latest_net jdnet-rain100h.safetensors
     python -m tools.convert_checkpoint net_latest.pth prenet.pt --set stages=4 recurrence_last=true
     python -m tools.convert_checkpoint --back runs/rain100h/best.pt latest_net
 
-Takes JDNet, DCSFN, DANet, the PReNet family and RESCAN, bare or under `net` or `state_dict`, with
-or without `module.`, and knows them by their keys. Tensors are the same, one to one, under other
-names (`released_keys.py` is the map), but for the colours: released JDNet, DCSFN and RESCAN work on
-BGR, so what their first layers read and their last layers write is reversed. What leaves no trace
-in a checkpoint is taken as released, or from --set.
+Supports JDNet, DCSFN, DANet, the PReNet family and RESCAN, and recognizes them by their keys. The
+state dict may be bare or under `net` or `state_dict`, with or without the prefix `module.`.
+
+Tensors are renamed one to one (`released_keys.py`). Released JDNet, DCSFN and RESCAN work on BGR
+images, so the colour channels of their first and last layers are reversed. Network arguments that
+the tensors do not show are as released unless given with --set.
 """
 
 import json
@@ -39,17 +40,17 @@ class Options:
     target: Path
     """Checkpoint to write."""
     back: bool = False
-    """From our format to the released one."""
+    """Convert from our format to the released one."""
     set: tuple[str, ...] = ()
-    """Arguments of the network that the tensors do not show, each NAME=VALUE."""
+    """Network arguments that the tensors do not show, each NAME=VALUE."""
 
 
 class Released(NamedTuple):
-    """How to know a released network and what is odd about its tensors."""
+    """How to recognize a released network and convert its tensors."""
 
-    mark: str  # a key that it alone has
-    axes: dict[str, int]  # the axis of colours, where it works on BGR
-    fixed: dict[str, Any]  # arguments of ours that the released code cannot vary
+    mark: str  # a key that only this network has
+    axes: dict[str, int]  # tensors with colour channels to reverse -> axis of these
+    fixed: dict[str, Any]  # our arguments that are constant in the released code
 
 
 RELEASED = {
@@ -70,7 +71,7 @@ RELEASED = {
 
 
 def infer(name: str, state: State) -> dict[str, Any]:
-    """The constructor's arguments that the released tensors show."""
+    """Infer constructor arguments from the released tensors."""
 
     def count(pattern: str) -> int:
         return len({match[1] for key in state if (match := re.match(pattern, key))})
@@ -95,7 +96,7 @@ def infer(name: str, state: State) -> dict[str, Any]:
     if name == "danet":
         return {
             "channels": state["dsnet.tail.weight"].shape[1],
-            # The last entry of the body is a convolution.
+            # The last entry of the body is a convolution, not a block.
             "blocks": count(r"dsnet\.orsnet\.orb\.body\.(\d+)\.") - 1,
         }
     if name == "prenet":
@@ -115,22 +116,23 @@ def infer(name: str, state: State) -> dict[str, Any]:
 
 
 def from_released(state: State, source: Path, chosen: dict[str, Any] | None = None) -> Weights:
-    """Our weights from a released state without prefixes.
+    """Convert a released state dict, without prefixes, to our weights.
 
     Args:
         state: the released tensors.
-        source: where they come from, for messages.
-        chosen: arguments of the network that the tensors do not show.
+        source: file of the tensors, for error messages.
+        chosen: network arguments that the tensors do not show.
 
     Raises:
-        UserError: the state is no released network's, whole and nothing else.
+        UserError: the network is unknown, a tensor is missing, unexpected or of another shape, or
+            `chosen` does not fit.
     """
     name = next((n for n, released in RELEASED.items() if released.mark in state), None)
     if name is None:
         marks = ", ".join(released.mark for released in RELEASED.values())
         raise UserError(
-            f"{source} is no released network of the house: expected one of {marks}; "
-            f"got {next(iter(state))}"
+            f"{source} is not a released network this code knows: expected one of the keys "
+            f"{marks}; got {next(iter(state))}"
         )
     arguments = infer(name, state) | (chosen or {})
     try:
@@ -145,7 +147,7 @@ def from_released(state: State, source: Path, chosen: dict[str, Any] | None = No
 def _rename(network: Network, name: str, state: State) -> State:
     names = {released_key(name, key): key for key in network.state_dict()}
     shapes = {key: tensor.shape for key, tensor in network.state_dict().items()}
-    # An unknown key keeps its name, for the strict load to find.
+    # Unknown keys keep their names, and the strict load reports them.
     renamed = {names.get(key, key): tensor for key, tensor in state.items()}
     return {
         # DANet's 1x1 convolutions on pooled features are linear layers here.
@@ -155,18 +157,19 @@ def _rename(network: Network, name: str, state: State) -> State:
 
 
 def to_released(weights: Weights, source: Path) -> State:
-    """The released state, with `module.` before every key, from ours.
+    """Convert our weights to a released state dict, with `module.` before every key.
 
     Raises:
-        UserError: the weights do not fit the network they name, or the released code cannot build
-            it.
+        UserError: the weights do not fit their network, or the released code cannot build it.
     """
     name = weights.network or "jdnet"
     if name not in NETWORKS:
         raise UserError(f"{source} holds a {name!r} network, expected {', '.join(NETWORKS)}")
     for key, value in RELEASED[name].fixed.items():
         if weights.arguments.get(key, value) != value:
-            raise UserError(f"{source} has {key} {weights.arguments[key]}: released is {value}")
+            raise UserError(
+                f"{source} has {key} {weights.arguments[key]}: the released code has {value}"
+            )
     arguments = weights.arguments or {
         "units": len({key.split(".")[1] for key in weights.state if key.startswith("units.")})
     }
@@ -178,9 +181,9 @@ def to_released(weights: Weights, source: Path) -> State:
 
 
 def _swap_colours(state: State, name: str) -> State:
-    """RGB <-> BGR in a state with released names."""
+    """Swap RGB and BGR in a state dict with released names."""
     axes = dict(RELEASED[name].axes)
-    if name == "rescan":  # the first cell reads the image through all of its gates
+    if name == "rescan":  # every gate of the first cell reads the image
         axes |= {k: 1 for k in state if re.match(r"rnns\.0\.conv(_x\w*)?\.weight$", k)}
     return {key: t.flip(axes[key]) if key in axes else t for key, t in state.items()}
 

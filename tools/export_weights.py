@@ -1,9 +1,10 @@
-"""Turn a finished run into weights to share: safetensors that say what they are.
+"""Export the weights of a finished run as a self-describing safetensors file.
 
     python -m tools.export_weights runs/rain100l weights/jdnet-rain100l.safetensors
 
-Metadata: network, data and its release, recipe, steps, test scores, commit. No path of your
-machine goes in. The SHA-256 is printed, for the model card.
+The metadata holds the network, the data and its release, the training settings, the number of
+steps, the test scores and the commit, but no paths on your machine. Prints the SHA-256, for the
+model card.
 """
 
 import hashlib
@@ -28,11 +29,13 @@ class Options:
 
 
 def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
-    """What the file says of itself, from what a run wrote."""
+    """Metadata of the exported file, from the metadata of the weights and the scores of the run."""
     config = metadata["config"]
     return {
         "data": {
-            key: value for key, value in config["data"].items() if not key.endswith("_folder")
+            key: [Path(folder).name for folder in value] if key in ("clean", "layers") else value
+            for key, value in config["data"].items()
+            if not key.endswith("_folder")
         },
         "data_sha256": metadata["data_sha256"],
         "init_sha256": metadata.get("init_sha256"),
@@ -56,7 +59,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"expected NAME.safetensors, got {options.target}")
     scores = options.run / "scores.json"
     if not scores.is_file():
-        raise UserError(f"no {scores}: run train.py to its end, it scores the test pairs there")
+        raise UserError(f"no {scores}: finish the run, train.py scores the test pairs at the end")
     weights = checkpoint.load_weights(options.run / "best.pt")
     facts = about(weights.metadata, json.loads(scores.read_text()))
     checkpoint.save_weights(options.target, weights._replace(metadata=facts))

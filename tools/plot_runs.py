@@ -1,9 +1,9 @@
-"""Draw the training curves of runs as one PNG: loss and PSNR over the updates.
+"""Plot the training curves of runs as a PNG: loss and PSNR against the step.
 
     python -m tools.plot_runs runs/a runs/b --output curves.png
 
-A point of the loss is the median of `--window` logged values; the PSNR is of the
-pairs scored on the way.
+Each point of the loss is the median of `--window` logged values. The PSNR is that of the pairs
+scored during training.
 """
 
 import json
@@ -22,33 +22,33 @@ SETTINGS = ("event", "step", "lr", "gradient_norm")
 
 @dataclass(frozen=True)
 class Options:
-    """What to draw."""
+    """What to plot."""
 
     runs: tuple[Path, ...]
     """Folders of runs."""
     output: Path = Path("curves.png")
     """Picture to write."""
     window: int = 5
-    """Logged values a point."""
+    """Logged values per point of the loss."""
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """The events of a run, in the order of their updates.
+    """The logged events of a run, in the order of their steps.
 
     Raises:
-        UserError: the folder holds no log, or nothing was logged yet.
+        UserError: the folder has no log, or no step is logged yet.
     """
     path = folder / "log.jsonl"
     if not path.is_file():
-        raise UserError(f"no {path}: name the folder of a run of train.py")
+        raise UserError(f"no {path}: expected the folder of a run of train.py")
     events = [json.loads(line) for line in path.read_text().splitlines()]
     if not any(event["event"] == "step" for event in events):
-        raise UserError(f"{path} has no update yet: look again later")
+        raise UserError(f"{path} has no step yet: try again later")
     return events
 
 
 def draw(runs: dict[str, list[dict[str, Any]]], window: int) -> Figure:
-    """Two panels, the loss on a logarithmic axis above the PSNR; a colour for each run."""
+    """Plot two panels, the loss (logarithmic) above the PSNR; one colour per run."""
     figure = Figure(figsize=(8, 7), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
     for name, events in runs.items():
@@ -79,7 +79,7 @@ def main(arguments: list[str]) -> None:
     """Run `python -m tools.plot_runs RUN ... [flags]`."""
     options = tool_options(Options, arguments, "python -m tools.plot_runs", __doc__)
     if not options.runs:
-        raise UserError("no runs: name one folder or more, as in runs/a runs/b")
+        raise UserError("no runs: give one or more folders, as in runs/a runs/b")
     if options.window < 1:
         raise UserError(f"--window must be at least 1, got {options.window}")
     runs = {str(folder): read_log(folder) for folder in options.runs}

@@ -1,18 +1,19 @@
-"""The released names of every network's tensors.
+"""The released names of the tensors of every network.
 
-A key is read from left to right: at each point the first pattern of the network's table that
-matches is replaced, until nothing is left. Shapes are those of the released tensors, but for
-DANet's channel attention: its 1x1 convolutions are linear layers here, without the trailing 1, 1.
+A key is translated from left to right: at each position, the first matching pattern in the table of
+the network is replaced, until the key is consumed. Shapes are those of the released tensors, except
+in the channel attention of DANet: its 1x1 convolutions are linear layers here, without the trailing
+1, 1.
 
-The residual blocks and encoder levels of either half of DANet share one PReLU slope, so the same
-tensor stands under many keys, `...body.1.weight`, here as there.
+All blocks in each half of DANet share one PReLU slope. The same tensor therefore appears under many
+keys, `...body.1.weight`, here and in the released code.
 """
 
 import re
 
 LEAF = (r"(weight|bias)$", r"\1")
 
-# The cells of `models.siblings.recurrent`, after the cell's own name.
+# The cells of `models.siblings.recurrent`, after the name of the cell.
 CELLS = (
     (r"update\.from_input\.", "conv_xz."),
     (r"update\.from_state\.", "conv_hz."),
@@ -123,7 +124,7 @@ DANET = (
     (r"from2to3\.mix\.", "down_23.down.1."),
     (r"from3to([12])\.mix\.", r"up_3\1.up.1."),
     (r"from2to1\.mix\.", "up_21.up.1."),
-    # Their levels and blocks.
+    # Levels and blocks of both.
     (r"gather\.reduce\.0\.", "S2FB0.DSC1."),
     (r"gather\.reduce\.1\.", "S2FB0.DSC2."),
     (r"gather\.reduce\.2\.", "S2FB0.DSC3."),
@@ -139,7 +140,7 @@ DANET = (
     (r"excite\.", "conv_du.2."),
     (r"depth\.", "depth_conv."),
     (r"point\.", "point_conv."),
-    (r"([01]\.)", r"\1"),  # of the two entries
+    (r"([01]\.)", r"\1"),  # of enter_small and enter_quadrants
     LEAF,
 )
 
@@ -181,8 +182,8 @@ def released_key(network: str, key: str) -> str:
     """The released name of one of our tensors.
 
     Args:
-        network: its name in `models.NETWORKS`.
-        key: of the network's `state_dict`.
+        network: name of the network in `models.NETWORKS`.
+        key: key of its `state_dict`.
 
     Raises:
         KeyError: the network has no such tensor.

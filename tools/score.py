@@ -1,11 +1,11 @@
-"""Score a folder of derained images, of any method, against the ground truth by file name.
+"""Score a folder of derained images, from any method, against the ground truth.
 
     python -m tools.score derained/ datasets/Rain100L
     python -m tools.score derained/ datasets/Rain100L --conventions y rgb --csv scores.csv
 
-Partners are found by what their names share: rain-7, norain-7, 7x2 and 7_GT are all 7. Of a Rain100
-folder, the clean images (norain-N.png) are the ground truth. Ground truths without a derained image
-are left out, and the count says so.
+Images are matched by the common part of their names: rain-7, norain-7, 7x2 and 7_GT are all 7. In a
+Rain100 folder, the clean images (norain-N.png) are the ground truth. Ground truths without a
+derained image are skipped; the printed count shows how many images were scored.
 """
 
 import csv
@@ -33,13 +33,13 @@ class Options:
     clean: Path
     """Folder of ground truths."""
     conventions: tuple[Convention, ...] = CONVENTIONS
-    """Conventions to score in, as README's Metrics section defines them."""
+    """Metric conventions, defined in the Metrics section of the README."""
     csv: Path | None = None
-    """Also write a line for each image and convention to this file."""
+    """Also write one line per image and convention to this file."""
 
 
 class Row(NamedTuple):
-    """One image in one convention."""
+    """The scores of one image in one convention."""
 
     name: str
     convention: Convention

@@ -1,9 +1,9 @@
-"""Write a picture of the first twelve training patches: rainy above clean.
+"""Write an image of the first twelve training patches, rainy above clean.
 
     python -m tools.show_patches rain100l-small
     python -m tools.show_patches real --run look
 
-Takes the presets and flags of train.py, and writes patches.png to the folder of the run. Look at it
+Takes the presets and flags of train.py, and writes patches.png to the folder of the run. Check it
 before a long training: is the rain where it should be, and does it look like rain?
 """
 
@@ -18,11 +18,11 @@ from utils.errors import run_command
 from utils.image import Pixels, hstack, to_pixels, write_image
 
 ROWS, COLUMNS = 2, 6
-ZOOM = 2  # pixels of the picture for one of a patch
+ZOOM = 2  # magnification of the patches
 
 
 def draw(patches: Patches) -> Pixels:
-    """The first patches, each rainy one above its clean one: uint8 [H, W, 3]."""
+    """Draw the first patches, each rainy one above its clean one: uint8 [H, W, 3]."""
     rows: list[Pixels] = []
     for row in range(ROWS):
         pairs = [patches[row * COLUMNS + column] for column in range(COLUMNS)]

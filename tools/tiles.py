@@ -1,10 +1,11 @@
-"""How far does a tile differ from the same region of the whole image?
+"""Measure how much a derained tile differs from the same region of the derained full image.
 
     python -m tools.tiles datasets/Rain100L/rainy --weights runs/a/best.pt runs/b/best.pt
 
-Derains every image whole, then its middle tile alone and with the coordinates of the whole, and
-compares the tile, less `utils.inference.MARGIN` pixels at each side. Differences are in levels of
-255. A network whose tiles differ little can derain large images in little memory.
+Derains every full image, then its central tile twice: as an image of its own, and with the
+coordinates of the full image. Compares the tiles without `utils.inference.MARGIN` pixels at each
+side. Differences are on the scale 0 to 255. If they are small, the network can derain large images
+in tiles, with little memory.
 """
 
 from dataclasses import dataclass
@@ -31,26 +32,26 @@ class Options:
     images: Path
     """Folder of rainy images."""
     weights: tuple[Path, ...] = ()
-    """Weights, at least one file; each becomes a row of the table."""
+    """Weights, at least one file; one row of the table per file."""
     side: int = 128
-    """Side of the tile, pixels."""
+    """Side of the tile in pixels."""
     limit: int | None = None
-    """Take the first so many images."""
+    """Maximum number of images."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
 
 
 @torch.inference_mode()
 def tile_differences(network: Network, rainy: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Absolute differences of the middle tile from the whole, in levels of 255.
+    """Absolute differences of the central tile from the full image, on the scale 0 to 255.
 
     Args:
         network: in evaluation mode.
-        rainy: [3, H, W] in [0, 1], H and W not below `side`.
-        side: of the tile, pixels.
+        rainy: [3, H, W] in [0, 1], H and W at least `side`.
+        side: side of the tile in pixels.
 
     Returns:
-        For the tile alone, and for the tile that knows its place: each
+        Differences of the tile with its own coordinates, and with those of the full image: each
         [3, side - 2 * MARGIN, side - 2 * MARGIN].
     """
     height, width = rainy.shape[1:]
@@ -70,21 +71,21 @@ def main(arguments: list[str]) -> None:
     """Run `python -m tools.tiles IMAGES --weights ...`."""
     options = tool_options(Options, arguments, "python -m tools.tiles", __doc__)
     if not options.weights:
-        raise UserError("no weights: name one file or more with --weights")
+        raise UserError("no weights: give one or more files with --weights")
     if options.side <= 2 * MARGIN:
         raise UserError(f"--side must exceed {2 * MARGIN}, got {options.side}")
     keep_freed_memory()
     device = choose_device(options.device)
     files = find_rainy(options.images)[: options.limit]
-    print(f"tiles of {options.side}x{options.side} in {len(files)} images, levels of 255\n")
-    print("| weights | alone: mean | largest | with its place: mean | largest |\n|" + "---|" * 5)
+    print(f"tiles of {options.side}x{options.side} in {len(files)} images, differences of 255\n")
+    print("| weights | own coordinates: mean | max | full image's: mean | max |\n|" + "---|" * 5)
     for path in options.weights:
         network = open_network(path, device)
         differences = []
         for file in files:
             rainy = to_tensor(read_image(file)).to(device)
             if min(rainy.shape[1:]) < options.side:
-                raise UserError(f"{file} is smaller than a tile: lower --side")
+                raise UserError(f"{file} is smaller than a tile: reduce --side")
             differences.append(tile_differences(network, rainy, options.side))
         cells = []
         for kind in zip(*differences, strict=True):
