@@ -1,4 +1,4 @@
-"""Score weights on a dataset: a table on screen, scores.csv and scores.json.
+"""Score weights on a dataset; prints a table and writes scores.csv and scores.json.
 
     python eval.py rain100l --weights runs/rain100l/best.pt
     python eval.py rain12 --compare runs/a runs/b
@@ -23,7 +23,7 @@ from utils.runtime import choose_device, keep_freed_memory, provenance, set_thre
 
 
 def name_of(file: Path) -> str:
-    """One word for a path: runs/a/best.pt is runs-a-best."""
+    """Turn a path into a folder name: runs/a/best.pt becomes runs-a-best."""
     return "-".join(part for part in file.with_suffix("").parts if part.strip("/.\\"))
 
 
@@ -40,7 +40,7 @@ def main(arguments: list[str]) -> None:
     about = [describe_weights(file) for file in files]
     for file, description in zip(files, about, strict=True):
         if description["network"] and settings.network != preset.network:
-            raise UserError(f"{file} says which network it holds: leave out the network's flags")
+            raise UserError(f"{file} already specifies its network: remove the network flags")
     fallback = settings.network
     networks = [open_network(file, device, fallback.name, asdict(fallback)) for file in files]
     pairs = open_pairs(data, "test")[: settings.limit]

@@ -1,4 +1,4 @@
-"""Derain images and videos: one, several, or folders of them. No ground truth needed.
+"""Derain images, videos, and folders of them. Needs no ground truth.
 
     python show.py photos/ clip.mp4 --weights runs/rain100h/best.pt --output derained
 
@@ -39,7 +39,7 @@ from utils.video import Frames, is_video, video_writer
 def main(arguments: list[str]) -> None:
     """Run `show.py IMAGE|VIDEO|FOLDER ... [flags]`.
 
-    A file that cannot be read or derained is left out; the others are done all the same.
+    Files that cannot be read or derained are skipped and reported at the end.
     """
     keep_freed_memory()
     settings = show_config(arguments, __doc__)
@@ -56,7 +56,9 @@ def main(arguments: list[str]) -> None:
     if done:
         print(f"derained {done} of {len(targets)} with {weights}, written to {settings.output}/")
     if failures:
-        raise UserError(f"left out {len(failures)} of {len(targets)}; the first: {failures[0]}")
+        raise UserError(
+            f"skipped {len(failures)} of {len(targets)} files; first error: {failures[0]}"
+        )
 
 
 def _derain_file(
@@ -74,12 +76,12 @@ def _derain_file(
             if write_strip:
                 write_strip(hstack(rainy, result))
             count += 1
-    if count < 0.98 * len(frames):  # some formats only estimate their number of frames
-        tqdm.write(f"note: {source} breaks off after {count} of {len(frames)} frames")
+    if count < 0.98 * len(frames):  # some formats only estimate the number of frames
+        tqdm.write(f"note: {source} ended after {count} of {len(frames)} frames")
 
 
 def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels], Pixels]:
-    """A function from rainy to derained pixels of the same size, depth and alpha."""
+    """Return a function from rainy to derained pixels that keeps size, bit depth and alpha."""
     set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
     network = open_network(weights, device)
@@ -93,7 +95,9 @@ def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels], Pixels
 
 
 def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
-    """Where each file goes: same name, PNG or MP4; suffix kept where two differ in nothing else.
+    """Map each input to its output: same name, as PNG or MP4.
+
+    The old suffix is kept if two inputs differ only in it.
 
     Raises:
         UserError: an input is missing, or a target would overwrite an input or another target.
@@ -104,7 +108,7 @@ def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
         for path in inputs
         for file in (list_images(path, suffixes) if path.is_dir() else [path])
     ]
-    sources = list(dict.fromkeys(found))  # a file may also be named beside its folder
+    sources = list(dict.fromkeys(found))  # a file may be listed besides its folder
     if missing := [source for source in sources if not source.is_file()]:
         raise UserError(f"no file or folder {missing[0]}")
     stems = Counter((source.stem, is_video(source)) for source in sources)
@@ -113,10 +117,14 @@ def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
         name = source.stem if stems[source.stem, is_video(source)] == 1 else source.name
         targets[source] = output / (name + (".mp4" if is_video(source) else ".png"))
     if len(set(targets.values())) < len(targets):
-        raise UserError("two inputs have the same name: derain them into folders of their own")
+        raise UserError(
+            "two inputs have the same name: derain them separately, with different --output"
+        )
     written = {path.resolve() for t in targets.values() for path in (t, _strip(t))}
     if written & {source.resolve() for source in sources}:
-        raise UserError(f"{output} holds the inputs themselves: name another folder with --output")
+        raise UserError(
+            f"{output} contains the inputs, which are never overwritten: choose another --output"
+        )
     return targets
 
 

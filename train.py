@@ -3,8 +3,8 @@
     python train.py                                            # the built-in example
     python train.py rain100l --train-folder DATA/train --test-folder DATA/test
 
-A run writes to runs/NAME: config.json, log.jsonl, tensorboard/, latest.pt (resume state), best.pt
-(weights), and at the end scores.csv, scores.json and strips/.
+A run writes config.json, log.jsonl, tensorboard/, latest.pt (resume state) and best.pt (weights) to
+runs/NAME. At the end it adds scores.csv, scores.json and strips/.
 """
 
 import json
@@ -35,10 +35,11 @@ from utils.runtime import count_parameters, keep_freed_memory, set_threads
 
 
 def train(config: Config) -> Scores:
-    """Train as `config` says, or resume the run in its folder; then score the test pairs.
+    """Train a network, or resume the run in its folder, and then score the test pairs.
 
     Raises:
-        UserError: the data cannot be used, the folder holds another run, or the loss explodes.
+        UserError: the data cannot be used, the folder contains another run, or the loss is not
+            finite.
     """
     run = open_run(config)
     recipe, monitoring = config.training, config.monitoring
@@ -70,7 +71,7 @@ def train(config: Config) -> Scores:
 
 
 def compute_gradients(run: Run, stream: Iterator[PatchPair]) -> tuple[float, float]:
-    """Gradients of one step, clipped. Returns the loss and the norm before clipping."""
+    """Compute and clip the gradients of one step; return the loss and the norm before clipping."""
     recipe = run.config.training
     run.optimizer.zero_grad()
     loss = 0.0
@@ -81,13 +82,13 @@ def compute_gradients(run: Run, stream: Iterator[PatchPair]) -> tuple[float, flo
         part = run.loss(outputs, clean) / recipe.accumulate
         part.backward()
         loss += part.item()
-        del outputs, part  # they hold the graph, which would live through the next forward
+        del outputs, part  # free the graph before the next forward pass
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip or math.inf)
     return loss, norm.item()
 
 
 def explosion(run: Run, step: int, loss: float, norm: float) -> str:
-    """What to say when the loss or a gradient is not finite."""
+    """Error message for a loss or gradient that is not finite."""
     latest = run.folder / "latest.pt"
     kept = f"the last good state is {latest}" if latest.exists() else "nothing was saved yet"
     return (
@@ -97,7 +98,7 @@ def explosion(run: Run, step: int, loss: float, norm: float) -> str:
 
 
 def validate(run: Run, done: int) -> float:
-    """Score the monitored pairs, log a picture of the first, and return the PSNR in `y`."""
+    """Score the monitored pairs, log an image of the first, and return the mean PSNR in `y`."""
 
     def view(index: int, pair: Pair, derained: Pixels) -> None:
         if index == 0:
@@ -111,7 +112,7 @@ def validate(run: Run, done: int) -> float:
 
 
 def score_test(run: Run) -> Scores:
-    """Score best.pt on all test pairs; write and print the result."""
+    """Score best.pt on all test pairs; write and print the scores."""
     weights, network = run.folder / "best.pt", run.config.network
     best = open_network(weights, run.device, network.name, asdict(network))
     write_strips = strip_writer(run.folder / "strips")
@@ -126,12 +127,12 @@ def score_test(run: Run) -> Scores:
 
 
 def announce(run: Run) -> None:
-    """Print and log what begins."""
+    """Print and log the start of the run."""
     verb = f"resuming after step {run.first} of" if run.first else "training for"
     print(
         f"{run.config.name}: {verb} {run.steps} steps on {run.data.patches.describe()}; "
         f"{run.config.network.name} with {count_parameters(run.network):,} parameters on "
-        f"{run.device}; everything goes to {run.folder}/"
+        f"{run.device}; output in {run.folder}/"
     )
     write_text(run.folder / "config.json", json.dumps(run.origin, indent=2) + "\n")
     run.log.event("start", run.first, **run.origin)

@@ -1,4 +1,4 @@
-"""What to run: a module for each dataset, `small` and `siblings` for other networks. No torch."""
+"""Presets: one module per dataset, plus `small` and `siblings` for other networks. No torch."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 
 
 def release_of(data: Folders | Synthetic) -> Release | None:
-    """The facts of the release that `data` names, if they are known."""
+    """Reference facts of the release that `data` names, or None if unknown."""
     if isinstance(data, Folders):
         for dataset in DATASETS:
             if dataset.config.name == data.dataset:
@@ -32,7 +32,7 @@ def release_of(data: Folders | Synthetic) -> Release | None:
 
 
 def shipped_weights(name: str) -> Path | None:
-    """The weights that come with this code for a preset, by as short a path as there is."""
+    """Path of the weights shipped for a preset, relative to the working directory if possible."""
     here = Path.cwd()
     for dataset in DATASETS:
         if dataset.config.name == name.removesuffix("-small") and dataset.weights:
@@ -42,6 +42,6 @@ def shipped_weights(name: str) -> Path | None:
 
 
 def default_weights(name: str) -> Path:
-    """The user's own run of this preset, or else the weights that come with this code."""
+    """best.pt of the user's own run of this preset if it exists, else the shipped weights."""
     own = Path("runs") / name / "best.pt"
     return own if own.exists() else shipped_weights(name) or own

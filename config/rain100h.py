@@ -1,17 +1,17 @@
 """Rain100H: heavy rain over BSDS500 photographs (Yang et al., CVPR 2017).
 
-Two releases exist, and their scores do not compare. The old one has 100 test pairs and 1800
-training pairs, of which 546 share their background with the test set (PReNet trains on the other
-1254); it is the one that most tables score. The new one has 1800 and 200, is also called Rain200H,
-and is the one in the JDNet paper.
+There are two releases, and their scores are not comparable. The old release has 1800 training and
+100 test pairs; 546 training pairs share their background with the test set, and PReNet trains on
+the other 1254. Most published tables use it. The new release, also called Rain200H, has 1800
+training and 200 test pairs. The JDNet paper uses it.
 
     datasets/RainTrainH/   rain-N.png and norain-N.png                (old release)
     datasets/Rain100H/     norain-NNN.png and rainy/rain-NNN.png      (old release)
     python train.py rain100h
     python train.py rain100h --release new --layout side-by-side --train-folder A --test-folder B
 
-The second command reads wide images, clean half on the left, as the released code does.
-The paper's recipe: 150,001 updates of 12 patches. The paper reports 30.02 dB / 0.92 on the new
+The second command reads wide images with the clean half on the left, as the released code does.
+The paper's recipe: 150,001 steps of 12 patches. The paper reports 30.02 dB / 0.92 on the new
 release.
 """
 
@@ -32,7 +32,7 @@ CONFIG = Config(
 DATASET = Dataset(
     CONFIG,
     {
-        # The PReNet and RCDNet repositories; Restormer as quoted by later tables.
+        # From the PReNet and RCDNet repositories; Restormer as quoted in later papers.
         "old": Release(
             train_pairs=1800,
             test_pairs=100,
@@ -42,7 +42,7 @@ DATASET = Dataset(
                 Published("Restormer (1800, retrained)", "y", 31.96, 0.916),
             ),
         ),
-        # Table 1 of the JDNet paper, by its released script.
+        # Table 1 of the JDNet paper, computed with its released script.
         "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 30.02, 0.92),)),
     },
 )

@@ -1,17 +1,17 @@
 """Rain100L: light rain over BSDS500 photographs (Yang et al., CVPR 2017).
 
-Two releases exist, and their scores do not compare. The old one has 200 training and 100 test
-pairs and is the one that most tables score. The new one has 1800 and 200, is also called Rain200L,
-and is the one in the JDNet paper.
+There are two releases, and their scores are not comparable. The old release has 200 training and
+100 test pairs. Most published tables use it. The new release, also called Rain200L, has 1800
+training and 200 test pairs. The JDNet paper uses it.
 
     datasets/RainTrainL/   rain-N.png and norain-N.png                (old release)
     datasets/Rain100L/     norain-NNN.png and rainy/rain-NNN.png      (old release)
     python train.py rain100l
     python train.py rain100l --release new --layout side-by-side --train-folder A --test-folder B
 
-The second command reads wide images, clean half on the left, as the released code does.
-The paper's recipe with the released batch of 32: 6,251 updates on the old release, 56,251 on the
-new. The paper reports 38.65 dB / 0.99 on the new release.
+The second command reads wide images with the clean half on the left, as the released code does.
+The paper's recipe with the released batch size of 32: 6,251 steps on the old release, 56,251 on the
+new one. The paper reports 38.65 dB / 0.99 on the new release.
 """
 
 from dataclasses import replace
@@ -34,7 +34,7 @@ CONFIG = replace(
 DATASET = Dataset(
     CONFIG,
     {
-        # The PReNet and RCDNet repositories; Restormer as quoted by later tables.
+        # From the PReNet and RCDNet repositories; Restormer as quoted in later papers.
         "old": Release(
             train_pairs=200,
             test_pairs=100,
@@ -44,7 +44,7 @@ DATASET = Dataset(
                 Published("Restormer (retrained)", "y", 39.98, 0.987),
             ),
         ),
-        # Table 1 of the JDNet paper, by its released script.
+        # Table 1 of the JDNet paper, computed with its released script.
         "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 38.65, 0.99),)),
     },
     weights="jdnet-small-rain100l.safetensors",

@@ -1,6 +1,6 @@
 """Rain12: twelve light-rain pairs and no training set (Li et al., CVPR 2016).
 
-The field scores it with the model trained on Rain100L, the JDNet paper with the one trained on
+Most papers evaluate it with the model trained on Rain100L. The JDNet paper uses the one trained on
 Rain100H.
 
     datasets/Rain12/rainy/         001_in.png ...
@@ -34,7 +34,7 @@ DATASET = Dataset(
             train_pairs=0,
             test_pairs=12,
             published=(
-                # Table 1 of the JDNet paper, by its released script; the PReNet repository.
+                # Table 1 of the JDNet paper, by its released script; PReNet's repository.
                 Published("JDNet, paper (Rain100H model)", "rgb-jdnet", 37.02, 0.97),
                 Published("PReNet (Rain100L model)", "y-prenet", 36.66, 0.961),
             ),

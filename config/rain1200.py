@@ -1,13 +1,13 @@
 """Rain1200: 12,000 training and 1,200 test pairs in three densities (Zhang and Patel, CVPR 2018).
 
-Each file holds both images side by side, the rainy one on the left.
+Each file holds both images side by side, with the rainy image on the left.
 
     datasets/Rain1200/train/   0.jpg ...
     datasets/Rain1200/test/    0.jpg ...
     python train.py rain1200
 
-Also known as DID-MDN. The JDNet paper does not use it; the recipe is that of Rain100H, with as
-many updates (150,001), not as many passes.
+Also known as DID-MDN. The JDNet paper does not use it. The recipe is that of Rain100H with the same
+number of steps (150,001), not the same number of passes.
 """
 
 from dataclasses import replace

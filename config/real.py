@@ -1,15 +1,15 @@
-"""Photographs: a network for rain of every kind, trained on all layers and scenes at hand.
+"""Real photographs: a network for all kinds of rain, trained on every available layer and scene.
 
     datasets/RainTrainL/   pairs of light rain                        (see rain100l.py)
-    datasets/RainTrainH/   pairs of heavy rain, for their layers      (see rain100h.py)
-    datasets/streaks/      grey rain layers on black, any names       (rendered, say)
+    datasets/RainTrainH/   pairs of heavy rain, used for their layers (see rain100h.py)
+    datasets/streaks/      grey rain layers on black, any names       (for example rendered)
     datasets/clean/        images without rain, any names
-    datasets/Rain100L/     scored at the end
+    datasets/Rain100L/     test set
     python train.py real --precision bfloat16
     python show.py photos/
 
-Photographs have no ground truth, so nothing measures what this training is for: look at the
-results. The score on Rain100L only shows what the network still knows of light rain.
+Photographs have no ground truth, so judge the results by eye. The score on Rain100L only shows how
+well the network still removes light rain.
 """
 
 from dataclasses import replace

@@ -1,6 +1,6 @@
-"""Every setting of a run: frozen, typed, and none computed from another.
+"""All settings of a run as frozen, typed dataclasses.
 
-The line under a field is its --help text, so each stays one line.
+The docstring under a field is its --help text, so it stays one line.
 """
 
 import json
@@ -36,7 +36,7 @@ def _require_positive(section: object, *names: str) -> None:
 
 
 class Published(NamedTuple):
-    """One row of a published table. It compares with ours in its own convention only."""
+    """One row of a published table, comparable with ours only in the same convention."""
 
     method: str
     convention: Convention
@@ -58,45 +58,46 @@ class Folders:
     """A dataset on disk."""
 
     dataset: str
-    """Name of the dataset, to find its published scores and expected counts."""
+    """Dataset name, used to look up published scores and expected counts."""
     train_folder: Path | None
-    """Training set; None for a set that is only scored."""
+    """Training set; None for a test-only dataset."""
     test_folder: Path
     """Test set."""
     layout: Layout = "rain100"
-    """Where the two images of a pair lie; README's Data section shows each tree."""
+    """Folder layout of the pairs; README's Data section shows each tree."""
     order: Order = "clean-rainy"
-    """Halves of a side-by-side image, left to right."""
+    """Order of the halves of a side-by-side image, left to right."""
     release: str = "old"
-    """Release of the dataset: scores of two releases do not compare."""
+    """Release of the dataset; scores of different releases are not comparable."""
     clean: tuple[Path, ...] = ()
-    """Folders of images without rain that join the training scenes; Rain100 pairs give theirs."""
+    """Folders of extra clean training scenes; Rain100 pairs provide their clean images."""
     layers: tuple[Path, ...] = ()
-    """Folders of grey rain layers on black that join the exchange; Rain100 pairs give theirs."""
+    """Folders of extra rain layers, grey on black; Rain100 pairs provide their layers."""
 
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Photographs bundled with scikit-image under modelled rain: no download."""
+    """Photographs bundled with scikit-image, with modelled rain. Needs no download."""
 
     train_pairs: int = 200
     """Training pairs."""
     test_pairs: int = 8
-    """Test pairs, of other scenes."""
+    """Test pairs, from other scenes."""
     image_size: int = 192
-    """Side of the square images, pixels."""
+    """Side of the square images in pixels, 16 to 300."""
     heaviness: Heaviness = "light"
-    """Kind of rain."""
+    """Heaviness of the rain; mixed alternates light and heavy."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be drawn."""
+        """Validate the settings."""
         _require_positive(self, "train_pairs", "test_pairs")
-        _require(16 <= self.image_size <= 300, "--image-size must lie in 16..300")
+        fits = 16 <= self.image_size <= 300
+        _require(fits, f"--image-size must be between 16 and 300, got {self.image_size}")
 
 
 @dataclass(frozen=True)
 class JDNetConfig:
-    """JDNet (ACM MM 2020). R1 of Table 2: both switches off; R2: only calibration; R3: both on."""
+    """JDNet (ACM MM 2020). Table 2: R1 has both modules off, R2 self-attention off, R3 both on."""
 
     name: ClassVar[str] = "jdnet"
 
@@ -105,20 +106,20 @@ class JDNetConfig:
     channels: int = 32
     """Feature channels, a multiple of 16."""
     scales: int = 4
-    """Scales of the aggregation module (the paper's n)."""
+    """Scales of the aggregation module (n in the paper)."""
     pooling: int = 4
-    """Pooling of the self-calibrated convolution (the paper's r)."""
+    """Pooling factor of the self-calibrated convolution (r in the paper)."""
     footprint: int = 7
-    """Side of the attention's square footprint, odd."""
+    """Side of the square attention footprint in pixels, odd."""
     self_attention: bool = True
-    """Pairwise self-attention module."""
+    """Use the pairwise self-attention module."""
     self_calibration: bool = True
-    """Self-calibrated convolution."""
+    """Use the self-calibrated convolution."""
     position: Literal["image", "patch"] = "image"
-    """Attention's coordinates: scaled to the image, as released, or as in a 64x64 patch."""
+    """Attention coordinates: scaled to the image size, as released, or to a 64x64 patch."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Validate the settings."""
         _require_positive(self, "units", "pooling")
         _require(
             self.channels >= 16 and self.channels % 16 == 0,
@@ -138,14 +139,14 @@ class DCSFNConfig:
     name: ClassVar[str] = "dcsfn"
 
     units: int = 16
-    """Blocks in each encoder and decoder."""
+    """Blocks per encoder and decoder."""
     channels: int = 20
     """Feature channels."""
     cell: Literal["gru", "rnn"] = "gru"
-    """Kind of the cells between the scales."""
+    """Recurrent cells between the scales."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Validate the settings."""
         _require_positive(self, "units", "channels")
 
 
@@ -158,12 +159,12 @@ class DANetConfig:
     channels: int = 64
     """Feature channels, even."""
     blocks: int = 10
-    """Residual blocks in each sub-network."""
+    """Residual blocks per sub-network."""
     reduction: int = 4
-    """Channels over the bottleneck of the channel attention."""
+    """Reduction factor of the channel attention: channels divided by bottleneck width."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Validate the settings."""
         _require_positive(self, "channels", "blocks", "reduction")
         _require(self.channels % 2 == 0, f"--channels must be even, got {self.channels}")
         _require(self.reduction <= self.channels, "--reduction must not exceed --channels")
@@ -176,22 +177,22 @@ class PReNetConfig:
     name: ClassVar[str] = "prenet"
 
     stages: int = 6
-    """Stages, all of them sharing their weights."""
+    """Recurrent stages with shared weights."""
     channels: int = 32
     """Feature channels."""
     recurrence: Literal["lstm", "gru", "none"] = "lstm"
-    """What carries a state from stage to stage."""
+    """Recurrent layer that passes a state from stage to stage."""
     shared_blocks: bool = False
-    """One residual block applied five times in place of five."""
+    """Apply one residual block five times instead of five different blocks."""
     global_residual: bool = True
-    """A stage estimates the negative rain layer, not the background."""
+    """Each stage estimates the negative rain layer instead of the background."""
     rainy_input: bool = True
-    """A stage sees the rainy image beside the stage before's result."""
+    """Each stage gets the rainy image besides the previous stage's output."""
     recurrence_last: bool = False
-    """The recurrent layer comes after the residual blocks."""
+    """Put the recurrent layer after the residual blocks instead of before them."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Validate the settings."""
         _require_positive(self, "stages", "channels")
 
 
@@ -202,18 +203,18 @@ class RESCANConfig:
     name: ClassVar[str] = "rescan"
 
     stages: int = 4
-    """Stages, all of them sharing their weights."""
+    """Recurrent stages with shared weights."""
     channels: int = 24
     """Feature channels."""
     depth: int = 7
-    """Convolutions in a stage, at least 3."""
+    """Convolutions per stage, at least 3."""
     cell: Literal["conv", "rnn", "gru", "lstm"] = "gru"
-    """Kind of the cells."""
+    """Type of the cells, all convolutions of a stage but the last two."""
     frame: Literal["full", "add"] = "full"
-    """A stage estimates the whole rain layer, or what the stages before it missed."""
+    """Each stage estimates the full rain layer, or the residue left by the previous stages."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be built."""
+        """Validate the settings."""
         _require_positive(self, "stages", "channels")
         _require(self.depth >= 3, f"--depth must be at least 3, got {self.depth}")
 
@@ -223,68 +224,68 @@ NetworkConfig = JDNetConfig | DCSFNConfig | DANetConfig | PReNetConfig | RESCANC
 
 @dataclass(frozen=True)
 class Training:
-    """The recipe. The defaults are the paper's (section 3.6), but for the clipping."""
+    """Training recipe. The defaults are the paper's (section 3.6), except for gradient clipping."""
 
     loss: Literal["ssim", "ssim-l1", "mae", "mse", "mse-stages", "danet"] = "ssim"
-    """Negative SSIM; the same plus L1; absolute or squared error (Table 3); RESCAN's; DANet's."""
+    """ssim: negative SSIM; ssim-l1: plus L1; mae, mse: Table 3; mse-stages: RESCAN; danet."""
     l1_weight: float = 1.0
     """Weight of the L1 term of ssim-l1."""
     batch_size: int = 12
-    """Patches per forward pass, over all GPUs."""
+    """Patches per forward pass, in total over all GPUs."""
     accumulate: int = 1
-    """Forward passes per step: makes a large batch out of what fits."""
+    """Forward passes per step (gradient accumulation)."""
     patch_size: int = 64
-    """Side of the square training patches, pixels."""
+    """Side of the square training patches in pixels."""
     augment: Augmentation = "none"
-    """Mirror patches; also turn them by quarters; or scale, mirror and turn them freely (DCSFN)."""
+    """flip: mirror; eight: also rotate by 90 degrees; jitter: scale, mirror and rotate (DCSFN)."""
     exchange: float = 0.0
-    """Share of the patches that carry the rain layer of another pair, or one of --layers."""
+    """Fraction of patches with the rain layer of a random pair or of --layers."""
     modelled: float = 0.0
-    """Share of the patches under modelled rain, light and heavy in equal parts."""
+    """Fraction of patches with modelled rain, light and heavy equally often."""
     blur: float = 0.0
-    """Largest blur of both images of a patch, standard deviation in pixels."""
+    """Maximum blur of both images of a patch: Gaussian standard deviation in pixels."""
     veil: float = 0.0
-    """Largest share of grey mist over both images of a patch."""
+    """Maximum opacity of grey mist over both images of a patch, below 1."""
     noise: float = 0.0
-    """Largest noise of both images of a patch, standard deviation in levels of 255."""
+    """Maximum noise of both images of a patch: standard deviation in 8-bit levels."""
     jpeg: int = 0
-    """Lowest JPEG quality of both images of a patch, 1 to 100; 0 does not compress."""
+    """Minimum JPEG quality of both images of a patch, 1 to 100; 0 disables compression."""
     passes: float = 1000
-    """Length: patches drawn for every training scene, as the released code counts epochs."""
+    """Training length: patches drawn per training scene, called epochs in the released code."""
     steps: int | None = None
-    """Length in steps, instead of passes."""
+    """Training length in steps; overrides --passes."""
     optimizer: Literal["adam", "muon"] = "adam"
-    """Adam, as in the paper; or Muon for the filters and Adam for biases and norms."""
+    """adam: as in the paper; muon: Muon for the filters, Adam for biases and norms."""
     lr: float = 5e-4
-    """Learning rate."""
+    """Base learning rate."""
     weight_decay: float = 0.0
-    """Decay of the filters: a step of Muon multiplies them by 1 - lr * weight_decay."""
+    """Weight decay of Muon: each step multiplies the filters by 1 - lr * weight_decay."""
     schedule: Literal["multistep", "cosine", "trapezoid"] = "multistep"
-    """Learning rate: cut at each milestone; a half cosine to 0; or rise, stay, fall to 0."""
+    """multistep: cut at milestones; cosine: to 0; trapezoid: warm up, hold, fall linearly to 0."""
     warmup: int = 100
-    """Steps over which the trapezoid rises."""
+    """Warm-up steps of the trapezoid schedule."""
     cooldown: float = 0.3
-    """Share of the length over which the trapezoid falls, at the end."""
+    """Final fraction of the training over which the trapezoid schedule falls."""
     milestones: tuple[float, ...] = (3 / 5, 4 / 5)
-    """Shares of the length after which the learning rate is cut."""
+    """Fractions of the training after which the multistep schedule cuts the learning rate."""
     decay: float = 0.1
-    """Factor by which it is cut."""
+    """Factor applied to the learning rate at each milestone."""
     clip: float | None = 1.0
-    """Largest norm of the whole gradient; None, as released, does not clip."""
+    """Maximum norm of the whole gradient; None disables clipping, as in the released code."""
     validation: int = 0
-    """Training pairs held out to choose best.pt; with 0 the last weights are taken."""
+    """Training pairs used for validation, to select best.pt; 0 keeps the last weights."""
     seed: int = 66
-    """Seed of weights and patches."""
+    """Seed of the initial weights and the patches."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot train."""
+        """Validate the settings."""
         _require_positive(self, "batch_size", "accumulate", "patch_size")
         _require_positive(self, "passes", "steps", "lr", "clip", "decay")
         _require_finite(self, "validation", "seed", "l1_weight", "weight_decay", "warmup")
         _require_finite(self, "exchange", "modelled", "blur", "veil", "noise", "jpeg", "cooldown")
         _require(
             self.exchange + self.modelled <= 1,
-            f"--exchange and --modelled are shares: at most 1 together, got {self.exchange:g} and "
+            f"--exchange and --modelled must sum to at most 1, got {self.exchange:g} and "
             f"{self.modelled:g}",
         )
         _require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
@@ -292,42 +293,42 @@ class Training:
         _require(self.cooldown <= 1, f"--cooldown must be at most 1, got {self.cooldown:g}")
         _require(
             self.optimizer == "muon" or not self.weight_decay,
-            "--weight-decay is Muon's: set --optimizer muon",
+            "--weight-decay needs --optimizer muon",
         )
 
 
 @dataclass(frozen=True)
 class Monitoring:
-    """What is looked at and written down on the way."""
+    """Logging, evaluation and saving during training."""
 
     log_every: int = 50
-    """Steps between two lines of the log."""
+    """Steps between log entries."""
     eval_every: int = 5000
-    """Steps between two evaluations."""
+    """Steps between evaluations."""
     eval_pairs: int = 10
-    """Test pairs scored on the way when there is no validation; at the end all test pairs are."""
+    """Test pairs scored during training if --validation is 0; all are scored at the end."""
     save_minutes: float = 5
-    """Minutes between two saves of the resume state."""
+    """Minutes between saves of the resume state."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be counted."""
+        """Validate the settings."""
         _require_positive(self, "log_every", "eval_every", "eval_pairs")
         _require_finite(self, "save_minutes")
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where and how the arithmetic runs."""
+    """Device, precision and threads."""
 
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1 ...; auto takes every visible GPU."""
+    """auto, cpu, cuda, cuda:1, ...; auto uses the GPUs if there are any."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Precision of the convolutions; the loss is always float32."""
     threads: int | None = None
-    """Threads of the CPU's arithmetic; None leaves it to PyTorch, which takes all cores."""
+    """CPU threads; None keeps PyTorch's default, all cores."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot run."""
+        """Validate the settings."""
         _require_positive(self, "threads")
 
 
@@ -336,53 +337,53 @@ class Config:
     """One training run."""
 
     name: str
-    """Dataset, as tables name it; the run goes to runs/NAME unless --run says otherwise."""
+    """Name of the run, which is stored in runs/NAME unless --run is given."""
     data: Folders | Synthetic
     network: NetworkConfig = JDNetConfig()
     training: Training = Training()
     monitoring: Monitoring = Monitoring()
     machine: Machine = Machine()
     init_from: Path | None = None
-    """Weights to start from: of the same network, or of a JDNet of fewer units."""
+    """Initial weights, of the same network or of a JDNet with fewer units."""
     workers: int = 2
-    """Processes that cut patches; 0 cuts them in the main one. Never changes the patches."""
+    """Data loading processes; 0 loads in the main process. The patches do not depend on it."""
     run: Path | None = None
-    """Folder of the run instead of runs/NAME."""
+    """Folder of the run; default runs/NAME."""
     dry_run: bool = False
-    """Print what would be done, time two steps, and train nothing."""
+    """Print the plan, time two steps, and exit without training."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot run."""
+        """Validate the settings."""
         _require_finite(self, "workers")
 
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """One scoring of one set of weights on one dataset."""
+    """Evaluation of weights on one dataset."""
 
     name: str
-    """Dataset, as the tables name it."""
+    """Name that decides the default of --weights and --output."""
     data: Folders | Synthetic
     network: NetworkConfig = JDNetConfig()
     machine: Machine = Machine()
     weights: Path | None = None
-    """Weights; where not given runs/NAME/best.pt, else those in weights/ for the dataset."""
+    """Weights; default runs/NAME/best.pt if it exists, else the dataset's file in weights/."""
     compare: tuple[Path, ...] = ()
-    """Weights, or folders of runs, to score instead and set side by side in one table."""
+    """Weights or run folders to score instead, listed in one table."""
     conventions: tuple[Convention, ...] = ("y", "y-float", "rgb", "rgb-jdnet")
-    """Conventions to score in, as README's Metrics section defines them."""
+    """Metric conventions, defined in README's Metrics section."""
     limit: int | None = None
-    """Score the first so many pairs only."""
+    """Score only the first LIMIT pairs."""
     output: Path | None = None
-    """Folder for scores.csv and scores.json; scores/NAME where not given."""
+    """Folder for scores.csv and scores.json; default scores/NAME."""
     tile: int = 0
-    """Side of the tiles in pixels; 0 takes images up to a megapixel whole."""
+    """Tile side in pixels; 0 tiles only images above one megapixel."""
 
     def __post_init__(self) -> None:
-        """Refuse what leaves nothing to score."""
+        """Validate the settings."""
         _require_positive(self, "limit")
         _require_finite(self, "tile")
-        _require(bool(self.conventions), "--conventions needs at least one")
+        _require(bool(self.conventions), "--conventions needs at least one convention")
 
 
 @dataclass(frozen=True)
@@ -392,33 +393,33 @@ class ShowConfig:
     inputs: tuple[Path, ...]
     """Images, videos, or folders of them."""
     weights: Path | None = None
-    """Weights; those in weights/ for photographs where not given."""
+    """Weights; default runs/real/best.pt if it exists, else those for photographs in weights/."""
     output: Path = Path("derained")
-    """Folder for the results, PNG or MP4 under the same names."""
+    """Folder for the results, PNG or MP4 with the input's name."""
     strips: bool = False
     """Also write rainy | derained side by side, under strips/."""
     tile: int = 0
-    """Side of the tiles in pixels; 0 takes images up to a megapixel whole."""
+    """Tile side in pixels; 0 tiles only images above one megapixel."""
     machine: Machine = Machine()
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be cut."""
+        """Validate the settings."""
         _require_finite(self, "tile")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What a dataset module defines: its preset, and facts to compare with."""
+    """Definition of a dataset: its preset and reference facts."""
 
     config: Config
     releases: dict[str, Release] = field(default_factory=dict)
-    """By name, as in `Folders.release`."""
+    """Keyed by `Folders.release`."""
     weights: str | None = None
-    """File under weights/ that eval.py takes for this preset."""
+    """File under weights/ that eval.py uses by default for this preset."""
 
 
 def as_dict(settings: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON values, the network's name among them."""
+    """Convert a dataclass to plain JSON values, including the network's name."""
     plain: dict[str, Any] = json.loads(json.dumps(asdict(settings), default=str))
     if hasattr(settings, "network"):
         plain["network"] = {"name": settings.network.name, **plain["network"]}

@@ -3,13 +3,13 @@
     python train.py rain100l-prenet
     python eval.py rain100l --compare runs/rain100l/best.pt runs/rain100l-prenet/best.pt
 
-Data: see `rain100h.py` and `rain100l.py`. What differs from the released recipes:
+Data: see `rain100h.py` and `rain100l.py`. Differences from the released recipes:
 
-    DCSFN    one update more, as in JDNet's loop
-    DANet    released on Rain13K, a mix of several sets
-    PReNet   patches at random places, as many as the released grid has (15 for every image and
-             pass); on Rain100L it adds every image's mirror image, here half of the patches are
-             mirrored and the passes doubled
+    DCSFN    one more step, as in JDNet's loop
+    DANet    the released recipe trains on Rain13K, a mix of several datasets
+    PReNet   patches at random positions, as many as on the released grid (15 per image and pass);
+             on Rain100L the released code adds the mirror image of every image, while here half of
+             the patches are mirrored and the passes are doubled
 """
 
 from dataclasses import replace

@@ -1,12 +1,12 @@
-r"""A quarter of the paper's network with a recipe that makes the most of an hour: 8 of 32 units.
+r"""A quarter of the paper's network (8 of 32 units) with a recipe for short training runs.
 
     python train.py rain100l-small --precision bfloat16
     python train.py rain100h-small --precision bfloat16
     python train.py rain100h-small --train-folder datasets/RainTrainH_sample \
         --clean datasets/RainTrainL datasets/clean
 
-Data: see `rain100l.py` and `rain100h.py`. The last command trains on a few heavy layers over many
-clean scenes. docs/experiments.md has the trials that chose the recipe.
+Data: see `rain100l.py` and `rain100h.py`. The last command trains on a few heavy
+rain layers over many clean scenes. The trials behind the recipe are in docs/experiments.md.
 """
 
 from dataclasses import replace

@@ -1,10 +1,10 @@
-"""The built-in default: photographs bundled with scikit-image under modelled rain.
+"""The default preset: photographs bundled with scikit-image, with modelled rain.
 
     python train.py                     # no download; a few minutes on two CPU cores
     python eval.py synthetic
 
-A JDNet of 2 joint units, 3 dB or more above the rainy input on scenes it never saw. It shows that
-everything works; it is no model for other rain.
+A JDNet with 2 joint units. It gains at least 3 dB over the rainy input on unseen scenes. It only
+shows that everything works and does not generalise to other rain.
 """
 
 from config.schema import Config, Dataset, JDNetConfig, Monitoring, Synthetic, Training

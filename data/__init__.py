@@ -1,4 +1,4 @@
-"""Image pairs: from folders, or made from bundled photographs. `open` alone knows configs."""
+"""Image pairs, from folders or generated. Only `data.open` builds data from a config."""
 
 from data.layouts import FolderPairs, find_pairs, find_rainy
 from data.pairs import Pair, Pairs

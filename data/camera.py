@@ -1,8 +1,8 @@
-"""What a camera does to both images of a pair, so that a network meets photographs in training.
+"""Camera degradations, applied identically to both images of a pair.
 
-A network trained on sharp, noiseless pairs takes the noise and the JPEG blocks of a photograph for
-rain. Every change here is made to the rainy and the clean patch alike: the network learns to leave
-it.
+A network trained on sharp, noise-free pairs mistakes the noise and JPEG blocks of a photograph for
+rain. Each degradation is applied to the rainy and the clean patch alike, so the network learns to
+keep it.
 """
 
 from typing import NamedTuple
@@ -16,25 +16,25 @@ BLOCK = 8  # side of a JPEG block
 
 
 class Camera(NamedTuple):
-    """The largest change of each kind; 0 leaves it out."""
+    """Maximum strength of each degradation; 0 disables it."""
 
-    blur: float = 0.0  # standard deviation of a Gaussian, pixels
-    veil: float = 0.0  # share of grey light, as from mist, in [0, 1)
-    noise: float = 0.0  # standard deviation, levels of 255
-    jpeg: int = 0  # lowest quality, 1 to 100
+    blur: float = 0.0  # Gaussian standard deviation in pixels
+    veil: float = 0.0  # opacity of grey mist, in [0, 1)
+    noise: float = 0.0  # standard deviation in 8-bit levels
+    jpeg: int = 0  # minimum quality, 1 to 100
 
 
 def photograph(
     rainy: Pixels, clean: Pixels, camera: Camera, random: np.random.Generator
 ) -> tuple[Pixels, Pixels]:
-    """Both patches as a camera would store them, uint8 [H, W, 3] each.
+    """Degrade both patches in the same way; returns uint8 [H, W, 3] each.
 
-    The amount of each change is drawn between none and the largest.
+    The strength of each degradation is drawn uniformly between none and the maximum.
     """
     both: list[Pixels] = [rainy.astype(np.float32), clean.astype(np.float32)]
     if camera.blur:
         sigma = random.uniform(0, camera.blur)
-        if sigma > 0.2:  # a narrower Gaussian moves less than rounding does
+        if sigma > 0.2:  # a narrower Gaussian changes less than rounding
             both = [np.asarray(cv2.GaussianBlur(x, (0, 0), sigma)) for x in both]
     if camera.veil:
         veil, light = random.uniform(0, camera.veil), random.uniform(128, 255)
@@ -45,13 +45,13 @@ def photograph(
     stored = [np.rint(x).clip(0, 255).astype(np.uint8) for x in both]
     if camera.jpeg:
         quality = int(random.integers(camera.jpeg, 100, endpoint=True))
-        top, left = random.integers(0, BLOCK, 2)  # a patch begins anywhere in a block
+        top, left = random.integers(0, BLOCK, 2)  # random offset of the block grid
         stored = [_compress(x, quality, int(top), int(left)) for x in stored]
     return stored[0], stored[1]
 
 
 def _compress(pixels: Pixels, quality: int, top: int, left: int) -> Pixels:
-    """Encode and decode as JPEG, the first block cut off by `top` and `left` pixels."""
+    """Encode and decode as JPEG, with the block grid shifted by `top` and `left` pixels."""
     framed = cv2.copyMakeBorder(pixels, top, 0, left, 0, cv2.BORDER_REFLECT_101)
     _, data = cv2.imencode(".jpg", framed[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
     decoded = cv2.imdecode(data, cv2.IMREAD_COLOR)

@@ -1,9 +1,9 @@
 """Where the two images of a pair lie on disk. Pairs are matched by name, never by order.
 
-rain100         norain-N.png with rain-N.png beside it or under rainy/ (official Rain100H/L,
+rain100         norain-N.png with rain-N.png in the same folder or in rainy/ (official Rain100H/L,
                 old release)
-two-folders     one folder of rainy and one of clean images, known names (`RAINY`, `CLEAN`)
-side-by-side    one wide image a pair; which half is the clean one is an explicit setting
+two-folders     one folder of rainy and one of clean images, named as in `RAINY` and `CLEAN`
+side-by-side    one wide image per pair; `order` says which half is clean
 """
 
 import re
@@ -21,16 +21,16 @@ from utils.image import Pixels, list_images, read_image
 
 RAINY = ("rainy", "rain", "input", "rainy_image")
 CLEAN = ("norain", "clean", "gt", "groundtruth", "ground_truth", "target")
-CACHE_BYTES = 8 * 2**30  # both Rain100 releases fit; larger sets are decoded as they are asked for
+CACHE_BYTES = 8 * 2**30  # fits both Rain100 releases; larger sets are decoded on demand
 
 
 class PairFiles(NamedTuple):
-    """The files of one pair; one and the same for a side-by-side image."""
+    """The files of one pair; both paths are the same for a side-by-side image."""
 
     name: str
     rainy: Path
     clean: Path
-    order: Order | None = None  # of the halves, side by side only
+    order: Order | None = None  # of the halves; only for side-by-side images
 
 
 def find_pairs(
@@ -39,16 +39,17 @@ def find_pairs(
     order: Order = "clean-rainy",
     unpaired: list[Path] | None = None,
 ) -> list[PairFiles]:
-    """List the pairs of a folder in natural order of their names.
+    """List the pairs of a folder in the natural order of their names.
 
     Args:
         folder: the root of a training or test set.
-        layout: see the module's docstring.
-        order: of the halves of side-by-side images, left to right.
-        unpaired: images without a partner are added to this list; None makes them an error.
+        layout: see the module docstring.
+        order: order of the halves of side-by-side images, left to right.
+        unpaired: list to which unpaired images are appended; None makes them an error.
 
     Raises:
-        UserError: the folder is missing or empty, two images have one name, or one has no partner.
+        UserError: the folder is missing or empty, two images have the same name, or an image is
+            unpaired.
     """
     if layout == "side-by-side":
         pairs = [PairFiles(f.stem, f, f, order) for f in _by_key(list_images(folder)).values()]
@@ -66,17 +67,17 @@ def find_pairs(
 
 
 def find_rainy(folder: Path) -> list[Path]:
-    """Rainy images without ground truth: those of `folder`, in natural order."""
+    """List the images of a folder without ground truth, in natural order."""
     return sorted(list_images(folder), key=lambda f: _natural(f.stem))
 
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: check the path, README's Data section has the trees")
+        raise UserError(f"no folder {folder}: check the path, see README's Data section")
     for name in names:
         if (folder / name).is_dir():
             return folder / name
-    raise UserError(f"{folder} has no folder named {' or '.join(names)}")
+    raise UserError(f"{folder} has no subfolder named {' or '.join(names)}")
 
 
 def match_names(
@@ -85,17 +86,19 @@ def match_names(
     """Pair two lists of files by name; `unpaired` as in `find_pairs`.
 
     Raises:
-        UserError: an image has no partner, or two of one list have the same name.
+        UserError: an image is unpaired, or two images of one list have the same name.
     """
     rainy_by_key, clean_by_key = _by_key(rainy), _by_key(clean)
-    left = [f for key, f in rainy_by_key.items() if key not in clean_by_key]
-    left += [f for key, f in clean_by_key.items() if key not in rainy_by_key]
+    unmatched = [f for key, f in rainy_by_key.items() if key not in clean_by_key]
+    unmatched += [f for key, f in clean_by_key.items() if key not in rainy_by_key]
     if unpaired is not None:
-        unpaired += left
-    elif left:
-        names = ", ".join(f.name for f in left[:3])
-        more = f" and {len(left) - 3} more" if len(left) > 3 else ""
-        raise UserError(f"{len(left)} images without a partner of the same name: {names}{more}")
+        unpaired += unmatched
+    elif unmatched:
+        names = ", ".join(f.name for f in unmatched[:3])
+        more = f" and {len(unmatched) - 3} more" if len(unmatched) > 3 else ""
+        raise UserError(
+            f"{len(unmatched)} images without a partner of the same name: {names}{more}"
+        )
     return [
         PairFiles(f.stem, f, clean_by_key[key])
         for key, f in rainy_by_key.items()
@@ -104,7 +107,7 @@ def match_names(
 
 
 def pair_key(file: Path) -> str:
-    """What two partners' names share: rain-7, norain-7, 7x2, 7_in and 7_GT are all 7."""
+    """Common part of the names of a pair: rain-7, norain-7, 7x2, 7_in and 7_GT all give 7."""
     stem = re.sub(r"^(no)?rain-", "", file.stem)
     return re.sub(r"(?<=\d)(x2|_in|_rain|_gt|_clean)$", "", stem, flags=re.IGNORECASE)
 
@@ -126,13 +129,13 @@ def read_pair(files: PairFiles) -> Pair:
     """Decode one pair.
 
     Raises:
-        UserError: an image is unreadable, not 8-bit, or the two differ in size.
+        UserError: an image is unreadable or not 8-bit, or the two differ in size.
     """
     if files.order is not None:
         both = read_rgb(files.rainy)
         w = both.shape[1]
         if w % 2:
-            raise UserError(f"{files.rainy} is {w} pixels wide: side by side needs an even width")
+            raise UserError(f"{files.rainy} is {w} pixels wide: side-by-side needs an even width")
         left, right = np.ascontiguousarray(both[:, : w // 2]), both[:, w // 2 :].copy()
         rainy, clean = (left, right) if files.order == "rainy-clean" else (right, left)
     else:
@@ -153,12 +156,12 @@ def read_rgb(path: Path) -> Pixels:
     """
     pixels = read_image(path)
     if pixels.dtype != np.uint8:
-        raise UserError(f"{path} has 16 bits a channel: datasets are expected to have 8")
+        raise UserError(f"{path} has 16 bits per channel: expected an image of 8 bits per channel")
     return pixels[..., :3]
 
 
 class FolderPairs(Sequence[Pair]):
-    """The pairs of a folder, decoded at once and kept in memory; on demand where they do not fit.
+    """Pairs of a folder, decoded once and cached, or decoded on demand if they exceed CACHE_BYTES.
 
     Raises:
         UserError: see `read_pair`.

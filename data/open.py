@@ -1,4 +1,4 @@
-"""From the data section of a config to images."""
+"""Open the training, validation and test images that a config names."""
 
 from typing import Literal, NamedTuple
 
@@ -7,13 +7,13 @@ from data.camera import Camera
 from data.layouts import FolderPairs, find_pairs
 from data.pairs import Pairs
 from data.patches import Patches
-from data.rain_layers import Exchange, layers_of, open_clean, open_layers
+from data.rain_layers import RainExchange, extract_layers, open_clean, open_layers
 from data.synthetic import SyntheticPairs
 from utils.errors import UserError
 
 
 class TrainingData(NamedTuple):
-    """All images of a training run."""
+    """The data of a training run."""
 
     patches: Patches
     validation: Pairs
@@ -21,7 +21,7 @@ class TrainingData(NamedTuple):
 
 
 def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pairs:
-    """The training or test pairs that a config names.
+    """Open the training or test pairs of a config.
 
     Raises:
         UserError: the dataset has no such pairs, or they cannot be read.
@@ -31,44 +31,45 @@ def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pa
         return SyntheticPairs(split, count, data.image_size, data.heaviness)
     folder = data.train_folder if split == "train" else data.test_folder
     if folder is None:
-        raise UserError("this dataset has no training set: train on another, score on this one")
+        raise UserError("this dataset has no training set: train on another one")
     return FolderPairs(find_pairs(folder, data.layout, data.order))
 
 
 def open_training(config: Config) -> TrainingData:
-    """The patches, validation pairs and test pairs of a training run.
+    """Open the patches, validation pairs and test pairs of a training run.
 
-    A clean image of `--clean` that equals the ground truth of a scored pair is left out.
+    Images in `--clean` that equal the ground truth of a validation or test pair are excluded.
 
     Raises:
-        UserError: the data cannot be used for this recipe.
+        UserError: the data cannot be read or does not fit the recipe.
     """
     data, recipe = config.data, config.training
     clean, layers = (data.clean, data.layers) if isinstance(data, Folders) else ((), ())
     if clean and not recipe.exchange + recipe.modelled:
         raise UserError("--clean images have no rain: set --exchange or --modelled")
     if layers and not recipe.exchange:
-        raise UserError("--layers are for exchange: set it, as in --exchange 0.5")
+        raise UserError("--layers needs --exchange, for example --exchange 0.5")
     pairs, test = open_pairs(data, "train"), open_pairs(data, "test")
     if recipe.validation >= len(pairs):
         raise UserError(
-            f"--validation {recipe.validation} leaves none of the {len(pairs)} training pairs"
+            f"--validation must be below the number of training pairs, {len(pairs)}, got "
+            f"{recipe.validation}"
         )
     validation, pairs = pairs[: recipe.validation], pairs[recipe.validation :]
 
     scored = {pair.clean.tobytes() for pair in (*validation, *test)} if clean else set()
     images = [image for folder in clean for image in open_clean(folder)]
-    dry = [image for image in images if image.tobytes() not in scored]
+    clean_scenes = [image for image in images if image.tobytes() not in scored]
     sources = []
     if recipe.exchange:
-        sources = [layers_of(pairs), *(open_layers(folder) for folder in layers)]
+        sources = [extract_layers(pairs), *(open_layers(folder) for folder in layers)]
     patches = Patches(
         pairs,
         recipe.patch_size,
         recipe.seed,
         recipe.augment,
-        dry,
-        Exchange(sources, recipe.exchange, recipe.modelled),
+        clean_scenes,
+        RainExchange(sources, recipe.exchange, recipe.modelled),
         Camera(recipe.blur, recipe.veil, recipe.noise, recipe.jpeg),
     )
     return TrainingData(patches, validation, test)

@@ -1,4 +1,4 @@
-"""What every source of training and test data is: a sequence of named image pairs."""
+"""The common type of all training and test data: a sequence of named image pairs."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from utils.image import Pixels
 
 
 class Pair(NamedTuple):
-    """A rainy image and its ground truth, both uint8 [H, W, 3], RGB, of one size."""
+    """A rainy image and its ground truth, RGB, uint8 [H, W, 3] each."""
 
     name: str
     rainy: Pixels

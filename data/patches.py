@@ -1,6 +1,6 @@
-"""Training patches: patch i is a function of (seed, i) and of nothing else.
+"""Training patches. Patch i depends only on (seed, i).
 
-So the number of workers, a restart and the order of requests never change what is trained on, and
+The number of workers, a restart and the order of requests therefore do not change the patches, and
 there is no sampler or generator state to save.
 """
 
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from config.schema import Augmentation
 from data.camera import Camera, photograph
 from data.pairs import Pairs
-from data.rain_layers import Exchange, exchange_rain
+from data.rain_layers import RainExchange, exchange_rain
 from utils.errors import UserError
 from utils.image import Pixels, to_tensor
 
@@ -31,19 +31,20 @@ class PatchPair(NamedTuple):
 class Patches(Dataset[PatchPair]):
     """An endless stream of random crops.
 
-    Patches 0 to N-1 visit every scene once, N to 2N-1 again in another order, and so on.
+    With N scenes, patches 0 to N-1 visit every scene once, N to 2N-1 again in another order, and so
+    on.
 
     Args:
         pairs: image pairs.
         size: side P of a patch in pixels.
         seed: any integer >= 0.
-        augment: "none"; "flip" mirrors half of the patches; "eight" also turns by quarters, each of
-            the eight with equal chance; "jitter" cuts up to a quarter more or less and scales it to
-            size, mirrors, and turns by up to 30 degrees (DCSFN).
-        dry: scenes without rain, uint8 [H, W, 3] each, that join those of the pairs; their rain
-            comes from `exchange`.
-        exchange: which patches carry other rain than their own.
-        camera: what is done to both images of every patch.
+        augment: "none"; "flip" mirrors half of the patches; "eight" also rotates by multiples of 90
+            degrees, with all eight variants equally likely; "jitter" varies the sides of the crop
+            by up to a quarter, resizes it to P, mirrors, and rotates by up to 30 degrees (DCSFN).
+        clean_scenes: additional scenes without rain, uint8 [H, W, 3] each; `exchange` provides
+            their rain.
+        exchange: which patches get a different rain.
+        camera: degradations of both images of every patch.
 
     Raises:
         UserError: a patch is larger than an image or a rain layer.
@@ -55,13 +56,13 @@ class Patches(Dataset[PatchPair]):
         size: int,
         seed: int,
         augment: Augmentation = "none",
-        dry: Sequence[Pixels] = (),
-        exchange: Exchange | None = None,
+        clean_scenes: Sequence[Pixels] = (),
+        exchange: RainExchange | None = None,
         camera: Camera | None = None,
     ) -> None:
-        exchange, camera = exchange or Exchange(), camera or Camera()
+        exchange, camera = exchange or RainExchange(), camera or Camera()
         named = [(pair.name, pair.clean.shape) for pair in pairs]
-        named += [("a clean image", image.shape) for image in dry]
+        named += [("a clean image", image.shape) for image in clean_scenes]
         named += [("a rain layer", i.shape) for source in exchange.sources for i in source.images]
         for name, (h, w, *_) in named:
             if min(h, w) < size:
@@ -70,22 +71,22 @@ class Patches(Dataset[PatchPair]):
                     "lower --patch-size or remove the image"
                 )
         self.pairs, self.size, self.seed, self.augment = pairs, size, seed, augment
-        self.dry, self.exchange, self.camera = dry, exchange, camera
-        self.scenes = len(pairs) + len(dry)
+        self.clean_scenes, self.exchange, self.camera = clean_scenes, exchange, camera
+        self.scenes = len(pairs) + len(clean_scenes)
 
     def describe(self) -> str:
-        """What is trained on, in words."""
-        dry = f" and {len(self.dry)} clean images" if self.dry else ""
-        return f"{len(self.pairs)} pairs{dry}"
+        """Describe the scenes in words, for example "200 pairs and 50 clean images"."""
+        extra = f" and {len(self.clean_scenes)} clean images" if self.clean_scenes else ""
+        return f"{len(self.pairs)} pairs{extra}"
 
     def __getitem__(self, index: int) -> PatchPair:
-        """Patch number `index`, any integer >= 0."""
-        round_, position = divmod(index, self.scenes)
-        scene = int(_order(self.seed, round_, self.scenes)[position])
+        """Return patch `index`, any integer >= 0."""
+        epoch, position = divmod(index, self.scenes)
+        scene = int(_order(self.seed, epoch, self.scenes)[position])
         if scene < len(self.pairs):
             _, rainy, clean = self.pairs[scene]
         else:
-            rainy, clean = None, self.dry[scene - len(self.pairs)]
+            rainy, clean = None, self.clean_scenes[scene - len(self.pairs)]
         random = np.random.default_rng([self.seed, 1, index])
         size = np.array([self.size, self.size])
         if self.augment == "jitter":
@@ -104,10 +105,10 @@ class Patches(Dataset[PatchPair]):
             if self.augment == "eight":
                 patch = np.rot90(patch, turns)
             if self.augment == "jitter":
-                patch = _turn(patch, self.size, angle)
+                patch = _rotate(patch, self.size, angle)
             return to_tensor(patch)
 
-        # Streams of their own: with neither, a patch is the same as before there were any.
+        # Exchange and camera have their own random streams, so they do not change the crop.
         random = np.random.default_rng([self.seed, 2, index])
         background = cut(clean)
         own = None if rainy is None else cut(rainy)
@@ -118,14 +119,14 @@ class Patches(Dataset[PatchPair]):
         return PatchPair(finish(patch), finish(background))
 
 
-def _turn(patch: Pixels, size: int, angle: float) -> Pixels:
-    """Scale a patch to a square and turn it about its middle, degrees; black where nothing is."""
+def _rotate(patch: Pixels, size: int, angle: float) -> Pixels:
+    """Resize a patch to a square and rotate it about its centre, degrees; black outside."""
     square = cv2.resize(np.ascontiguousarray(patch), (size, size))
     matrix = cv2.getRotationMatrix2D((size / 2, size / 2), angle, 1.0)
     return np.asarray(cv2.warpAffine(square, matrix, (size, size)))
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, round_: int, count: int) -> np.ndarray:
-    """The order in which a round visits the pairs."""
-    return np.random.default_rng([seed, 0, round_]).permutation(count)
+def _order(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order in which an epoch visits the scenes."""
+    return np.random.default_rng([seed, 0, epoch]).permutation(count)

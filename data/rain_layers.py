@@ -1,7 +1,8 @@
-"""Rain as a layer that can be added to any scene.
+"""Rain layers that can be added to any scene.
 
-In Rain100 a rainy image is exactly min(255, clean + s), with one grey layer s >= 0 for all three
-channels. So the layer of one pair over the clean image of another is a pair of the same kind.
+A rainy image of Rain100 is exactly min(255, clean + s), where the grey layer s >= 0 is the same for
+all three channels. Adding the layer of one pair to the clean image of another gives a valid new
+pair.
 """
 
 from collections.abc import Sequence
@@ -16,33 +17,33 @@ from data.synthetic import RAINS, add_rain
 from utils.errors import UserError
 from utils.image import Pixels, list_images
 
-GAIN = (0.5, 2.0)  # range of the factor on a rendered layer
-MOST = 3  # rendered layers that may add up
-GREY_TOLERANCE = 2  # largest difference between the channels of a rendered layer, in levels
+GAIN_RANGE = (0.5, 2.0)  # random factor on a rendered layer
+MAX_LAYERS = 3  # rendered layers that are summed
+GREY_TOLERANCE = 2  # maximum difference between the channels of a rendered layer, in levels
 
 
-class Layers(NamedTuple):
-    """Rain layers of one source, uint8 [H, W] each, black where there is no rain."""
+class LayerSource(NamedTuple):
+    """Rain layers from one source, uint8 [H, W] each, 0 where there is no rain."""
 
     images: Sequence[Pixels]
-    rendered: bool = False  # rendered alone: scaled at random, and one to three are added
+    rendered: bool = False  # rendered on black: randomly scaled, and one to MAX_LAYERS are summed
 
 
-class Exchange(NamedTuple):
-    """Which rain a training patch carries: its own, that of another pair, or modelled rain.
+class RainExchange(NamedTuple):
+    """Which rain a training patch gets: its own, a layer from `sources`, or modelled rain.
 
-    Each source of layers is drawn equally often.
+    All sources are equally likely, whatever their number of layers.
     """
 
-    sources: Sequence[Layers] = ()
-    exchanged: float = 0.0  # share of the patches under a layer of `sources`
-    modelled: float = 0.0  # share of the patches under modelled rain
+    sources: Sequence[LayerSource] = ()
+    exchanged: float = 0.0  # fraction of patches with a layer from `sources`
+    modelled: float = 0.0  # fraction of patches with modelled rain
 
 
 def rain_layer(pair: Pair) -> Pixels | None:
-    """The layer s of a pair with rainy = min(255, clean + s): uint8 [H, W].
+    """The layer s with rainy = min(255, clean + s), uint8 [H, W].
 
-    None where no such layer exists: the rain is not additive, or not grey.
+    Returns None if there is no such layer because the rain is not additive or not grey.
     """
     difference = pair.rainy.astype(np.int16) - pair.clean
     layer = difference.max(axis=2)
@@ -51,8 +52,8 @@ def rain_layer(pair: Pair) -> Pixels | None:
     return np.asarray(layer, np.uint8)
 
 
-def layers_of(pairs: Pairs) -> Layers:
-    """The layers of all pairs.
+def extract_layers(pairs: Pairs) -> LayerSource:
+    """Extract the rain layers of all pairs.
 
     Raises:
         UserError: the rain of a pair is not additive and grey.
@@ -66,28 +67,28 @@ def layers_of(pairs: Pairs) -> Layers:
                 "clean image, as in Rain100; set --exchange 0"
             )
         layers.append(layer)
-    return Layers(layers)
+    return LayerSource(layers)
 
 
-def open_layers(folder: Path) -> Layers:
-    """The layers of the Rain100 pairs in a folder, or else its images as rendered layers.
+def open_layers(folder: Path) -> LayerSource:
+    """Layers of the Rain100 pairs in a folder; without pairs, its images are rendered layers.
 
     Raises:
-        UserError: the folder is missing or empty, or an image is no rain layer.
+        UserError: the folder is missing or empty, or an image is not a rain layer.
     """
     if _holds_pairs(folder):
-        return layers_of(FolderPairs(find_pairs(folder, "rain100")))
+        return extract_layers(FolderPairs(find_pairs(folder, "rain100")))
     layers = []
     for file in find_rainy(folder):
         image = read_rgb(file)
         if np.ptp(image.astype(np.int16), axis=2).max() > GREY_TOLERANCE:
-            raise UserError(f"{file} is no rain layer: expected a grey image of rain on black")
+            raise UserError(f"{file} is not a rain layer: expected an image of grey rain on black")
         layers.append(image[..., 0].copy())
-    return Layers(layers, rendered=True)
+    return LayerSource(layers, rendered=True)
 
 
 def open_clean(folder: Path) -> list[Pixels]:
-    """The clean images of the Rain100 pairs in a folder, or else all its images, uint8 [H, W, 3].
+    """Clean images of the Rain100 pairs in a folder, or all its images; uint8 [H, W, 3].
 
     Raises:
         UserError: the folder is missing or empty, or an image cannot be read.
@@ -102,15 +103,15 @@ def _holds_pairs(folder: Path) -> bool:
 
 
 def exchange_rain(
-    rainy: Pixels | None, clean: Pixels, exchange: Exchange, random: np.random.Generator
+    rainy: Pixels | None, clean: Pixels, exchange: RainExchange, random: np.random.Generator
 ) -> Pixels:
-    """The rainy patch for a clean one: `rainy` itself, or the same scene under other rain.
+    """Return `rainy` itself, or `clean` with other rain.
 
     Args:
-        rainy: uint8 [H, W, 3], None for a scene that has no rain of its own.
+        rainy: uint8 [H, W, 3], or None for a clean scene.
         clean: uint8 [H, W, 3].
-        exchange: shares and sources.
-        random: decides everything.
+        exchange: sources of the layers and their probabilities.
+        random: generator of all random choices.
     """
     drawn = random.random()
     if rainy is not None and drawn >= exchange.exchanged + exchange.modelled:
@@ -121,15 +122,17 @@ def exchange_rain(
     return add_rain(clean, RAINS[("light", "heavy")[random.integers(2)]], random)
 
 
-def _draw_layer(source: Layers, height: int, width: int, random: np.random.Generator) -> np.ndarray:
-    """A piece of rain, [height, width], mirrored half the time."""
+def _draw_layer(
+    source: LayerSource, height: int, width: int, random: np.random.Generator
+) -> np.ndarray:
+    """A random crop of rain [height, width], mirrored with probability 0.5."""
     total = np.zeros((height, width))
-    for _ in range(int(random.integers(1, MOST, endpoint=True)) if source.rendered else 1):
+    for _ in range(int(random.integers(1, MAX_LAYERS, endpoint=True)) if source.rendered else 1):
         layer = source.images[int(random.integers(len(source.images)))]
         top = random.integers(0, layer.shape[0] - height, endpoint=True)
         left = random.integers(0, layer.shape[1] - width, endpoint=True)
         piece = layer[top : top + height, left : left + width]
-        gain = np.exp(random.uniform(*np.log(GAIN))) if source.rendered else 1.0
+        gain = np.exp(random.uniform(*np.log(GAIN_RANGE))) if source.rendered else 1.0
         total += gain * (piece[:, ::-1] if random.integers(2) else piece)
     return total
 

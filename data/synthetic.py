@@ -1,12 +1,12 @@
-"""Rain without a download: photographs bundled with scikit-image under modelled streaks.
+"""Synthetic rain: photographs bundled with scikit-image, with modelled rain streaks.
 
-Pair i is a function of (seed, i), made in NumPy and rounded to 8 bits, so that it is the same on
-every machine. Training and test scenes are disjoint.
+Pair i depends only on (seed, i). It is computed in NumPy and rounded to 8 bits, so it is the same
+on every machine. Training and test scenes are disjoint.
 
-A falling drop is a line on the film: the longer the exposure, the longer and the fainter. Near
-drops are long, wide and out of focus, far drops short, thin and many (Garg and Nayar, "Vision and
-rain", IJCV 2007). A streak scatters the light of the sky, so it brightens what lies behind it, and
-dark places more than bright ones.
+A falling drop appears as a streak. A longer exposure makes the streak longer and fainter. Near
+drops give long, wide, out-of-focus streaks; far drops give many short, thin ones (Garg and Nayar,
+"Vision and rain", IJCV 2007). A streak scatters light from the sky, so it brightens the background,
+and dark regions more than bright ones.
 """
 
 from collections.abc import Sequence
@@ -24,7 +24,7 @@ from utils.image import Pixels
 
 Split = Literal["train", "test"]
 
-# Colour scenes lead the tests, for they are what a person judges. None needs a download.
+# Only photographs that scikit-image ships without a download. The test scenes are in colour.
 SCENES: dict[Split, tuple[str, ...]] = {
     "train": (
         "astronaut",
@@ -43,32 +43,32 @@ SCENES: dict[Split, tuple[str, ...]] = {
 
 
 class Rain(NamedTuple):
-    """One kind of rain; a pair of numbers is a range drawn from once an image."""
+    """Parameters of one kind of rain: ranges from which a value is drawn once per image."""
 
-    density: tuple[float, float]  # streaks for every 1000 pixels
+    density: tuple[float, float]  # streaks per 1000 pixels
     length: tuple[float, float]  # of the nearest streaks, in pixels
     width: tuple[float, float]  # of the nearest streaks, standard deviation in pixels
     opacity: tuple[float, float]  # of the nearest streaks, in (0, 1]
-    angle: tuple[float, float]  # from the vertical, in degrees
-    veil: tuple[float, float]  # share of grey light from rain too far to see, in [0, 1]
+    angle: tuple[float, float]  # from the vertical, degrees
+    veil: tuple[float, float]  # opacity of the mist from distant rain, in [0, 1]
 
 
 RAINS = {
     "light": Rain((5, 12), (20, 50), (0.6, 1.1), (0.5, 0.9), (-25, 25), (0.0, 0.03)),
     "heavy": Rain((16, 32), (24, 70), (0.7, 1.3), (0.6, 1.0), (-35, 35), (0.05, 0.15)),
 }
-LAYERS = 4  # of depth: layer d lies d + 1 times as far as the nearest
-SPREAD = 2.5  # degrees by which single streaks leave the common direction
+DEPTH_LAYERS = 4  # layer d is d times as far away as the nearest, layer 1
+ANGLE_SPREAD = 2.5  # standard deviation of a streak's angle around the common one, degrees
 
 
 class SyntheticPairs(Sequence[Pair]):
-    """Photographs under modelled rain.
+    """Photographs with modelled rain.
 
     Args:
-        split: "train" or "test", which have no scene in common.
+        split: "train" or "test"; they have no scene in common.
         count: number of pairs.
         size: side of the square images in pixels, at most 300.
-        heaviness: "light", "heavy", or "mixed" for alternating.
+        heaviness: "light", "heavy", or "mixed" to alternate between them.
         seed: any integer >= 0.
     """
 
@@ -98,7 +98,7 @@ def _make_pair(split: Split, index: int, size: int, heaviness: Heaviness, seed: 
 
 @cache
 def _photograph(scene: str) -> Pixels:
-    """A bundled photograph as [H, W, 3] uint8."""
+    """A bundled photograph, uint8 [H, W, 3]."""
     if scene == "motorcycle":
         image = skimage.data.stereo_motorcycle()[0]
     else:
@@ -107,7 +107,7 @@ def _photograph(scene: str) -> Pixels:
 
 
 def _crop(photograph: Pixels, size: int, random: np.random.Generator) -> Pixels:
-    """A random square of the photograph, from `size` up to its shorter side, shrunk to `size`."""
+    """A random square crop, with a side from `size` to the shorter side, resized to `size`."""
     h, w = photograph.shape[:2]
     side = int(random.integers(size, min(h, w), endpoint=True))
     top = int(random.integers(0, h - side, endpoint=True))
@@ -119,9 +119,9 @@ def _crop(photograph: Pixels, size: int, random: np.random.Generator) -> Pixels:
 
 
 def add_rain(clean: Pixels, rain: Rain, random: np.random.Generator) -> Pixels:
-    """Put one kind of rain over an image, uint8 [H, W, 3] -> uint8 [H, W, 3]."""
+    """Add rain to an image, uint8 [H, W, 3] -> uint8 [H, W, 3]."""
     opacity = _streaks(clean.shape[0], clean.shape[1], rain, random)[..., None]
-    light = random.uniform(0.85, 1.0)  # the sky's, as streaks and veil scatter it
+    light = random.uniform(0.85, 1.0)  # sky light, scattered by streaks and veil
     veil = random.uniform(*rain.veil)
     scene = clean / 255.0
     scene = (1 - veil) * scene + veil * 0.8 * light
@@ -132,19 +132,19 @@ def add_rain(clean: Pixels, rain: Rain, random: np.random.Generator) -> Pixels:
 def _streaks(
     height: int, width: int, rain: Rain, random: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Opacity of all streaks together, [H, W] in [0, 1]."""
+    """Combined opacity of all streaks, [H, W] in [0, 1]."""
     density, length, thickness, opacity, angle = (random.uniform(*r) for r in rain[:5])
     clear = np.ones((height, width))
-    for distance in range(1, LAYERS + 1):
-        # A layer's share of the drops grows with its distance; its streaks shrink.
-        count = density * height * width / 1000 * distance / sum(range(1, LAYERS + 1))
+    for distance in range(1, DEPTH_LAYERS + 1):
+        # Farther layers have more streaks, and shorter ones.
+        count = density * height * width / 1000 * distance / sum(range(1, DEPTH_LAYERS + 1))
         for _ in range(random.poisson(count)):
             streak = _Streak(
                 x=random.uniform(-0.1 * width, 1.1 * width),
                 y=random.uniform(-0.1 * height, 1.1 * height),
                 length=length / distance**0.7 * random.uniform(0.6, 1.4),
                 sigma=max(0.45, thickness / distance**0.5),
-                angle=np.deg2rad(angle + SPREAD * random.standard_normal()),
+                angle=np.deg2rad(angle + ANGLE_SPREAD * random.standard_normal()),
                 opacity=opacity / distance**0.4 * random.uniform(0.3, 1.0),
             )
             _draw(clear, streak)
@@ -161,7 +161,7 @@ class _Streak(NamedTuple):
 
 
 def _draw(clear: NDArray[np.float64], streak: _Streak) -> None:
-    """Multiply what a streak lets through into `clear`, inside its bounding box."""
+    """Multiply the transmission of a streak into `clear`, within the bounding box of the streak."""
     h, w = clear.shape
     dx, dy = np.sin(streak.angle), np.cos(streak.angle)
     reach_x = abs(dx) * streak.length / 2 + 3 * streak.sigma
@@ -174,6 +174,6 @@ def _draw(clear: NDArray[np.float64], streak: _Streak) -> None:
     y = np.arange(top, bottom)[:, None] - streak.y
     along = (x * dx + y * dy) / (streak.length / 2)
     across = (x * dy - y * dx) / streak.sigma
-    # The shutter opens and closes while the drop falls: both ends fade.
+    # Both ends fade, because the drop moves while the shutter opens and closes.
     fade = np.clip(1 - along**2, 0, None) ** 0.5
     clear[top:bottom, left:right] *= 1 - streak.opacity * fade * np.exp(-(across**2) / 2)

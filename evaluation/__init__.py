@@ -1,1 +1,1 @@
-"""Scoring networks on image pairs, and the tables and files of the scores."""
+"""Scoring networks on image pairs, and writing tables and files of scores."""

@@ -1,4 +1,4 @@
-"""Derain and score pairs: rows, means, and the files of the scores."""
+"""Derain and score image pairs, and write the scores to files."""
 
 import csv
 import hashlib
@@ -26,15 +26,15 @@ from utils.inference import derain
 from utils.metrics import score
 from utils.runtime import synchronize
 
-STRIPS = 4  # pictures written beside the scores
+STRIPS = 4  # number of comparison images written with the scores
 
 Viewer = Callable[[int, Pair, Pixels], None]
-"""Called with the number of a pair, the pair, and its derained image, uint8 [H, W, 3]."""
+"""Called with the index of a pair, the pair, and its derained image, uint8 [H, W, 3]."""
 
 
 @dataclass(frozen=True)
 class PairScore:
-    """One pair in one convention."""
+    """Scores of one pair in one convention."""
 
     name: str
     convention: Convention
@@ -46,23 +46,23 @@ class PairScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """All pairs of a dataset in every convention asked for."""
+    """Scores of all pairs of a dataset in all requested conventions."""
 
     rows: tuple[PairScore, ...]
-    seconds: tuple[float, ...] = ()  # that each image took
+    seconds: tuple[float, ...] = ()  # per image
 
     def mean(self, convention: Convention, field: str) -> float:
-        """Mean of a `PairScore` field over the pairs, as every paper's table has it."""
+        """Mean of a `PairScore` field over the pairs, as papers report it."""
         return fmean(getattr(row, field) for row in self.rows if row.convention == convention)
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
-        """The conventions, in the order asked for."""
+        """The conventions in the requested order."""
         return tuple(dict.fromkeys(row.convention for row in self.rows))
 
     @property
     def pairs(self) -> int:
-        """How many pairs were scored."""
+        """Number of scored pairs."""
         return len({row.name for row in self.rows})
 
 
@@ -75,16 +75,16 @@ def evaluate(
     tile: int = 0,
     view: Viewer | None = None,
 ) -> Scores:
-    """Derain every pair's rainy image and score it, and the rainy image itself.
+    """Derain the rainy image of every pair, and score both the result and the rainy image.
 
     Args:
-        network: any network of `models`; put in evaluation mode here and back after.
-        pairs: what to score.
+        network: any network of `models`; runs in evaluation mode, then its mode is restored.
+        pairs: the pairs to score.
         conventions: see `utils.metrics`.
-        device: where the network is.
-        precision: of the convolutions.
+        device: device of the network.
+        precision: dtype of the convolutions.
         tile: see `utils.inference.derain`.
-        view: sees every derained image.
+        view: called for every derained image.
 
     Raises:
         UserError: an image is too small for a convention.
@@ -114,7 +114,7 @@ def evaluate(
 
 
 def strip_writer(folder: Path) -> Viewer:
-    """A viewer that writes rainy | derained | clean pictures of the first pairs to a folder."""
+    """A viewer that writes rainy | derained | clean images of the first pairs to a folder."""
 
     def view(index: int, pair: Pair, derained: Pixels) -> None:
         if index < STRIPS:
@@ -124,10 +124,10 @@ def strip_writer(folder: Path) -> Viewer:
 
 
 def describe_weights(path: Path) -> dict[str, Any]:
-    """What scores must say of the weights: file, SHA-256, network and its arguments.
+    """Describe a weights file for scores.json: path, SHA-256, network and its arguments.
 
     Raises:
-        UserError: as `utils.checkpoint.load_weights`.
+        UserError: see `utils.checkpoint.load_weights`.
     """
     weights = checkpoint.load_weights(path)
     return {
@@ -139,7 +139,7 @@ def describe_weights(path: Path) -> dict[str, Any]:
 
 
 def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
-    """Write scores.csv, a line for each pair and convention, and scores.json, means and `about`."""
+    """Write scores.csv (one line per pair and convention) and scores.json (means and `about`)."""
     rows = io.StringIO(newline="")
     writer = csv.DictWriter(rows, fieldnames=list(PairScore.__dataclass_fields__))
     writer.writeheader()
@@ -152,4 +152,4 @@ def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
 
 
 def _json_number(value: float) -> float | str:
-    return value if math.isfinite(value) else str(value)  # JSON has no inf
+    return value if math.isfinite(value) else str(value)  # JSON has no infinity

@@ -1,4 +1,4 @@
-"""Scores as tables: one network beside published rows, or several networks side by side."""
+"""Tables of scores: one network with published results, or a comparison of several networks."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,12 +12,12 @@ from utils.runtime import count_macs, count_parameters
 
 
 def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
-    """The scores as aligned text, published ones in rows of their own.
+    """Format scores as aligned text, with rows for the rainy input and published results.
 
     Args:
-        scores: what was measured.
-        data: what it was measured on.
-        method: names the derained row.
+        scores: scores of the network.
+        data: the dataset.
+        method: label of the network's row.
     """
     facts = release_of(data)
     comparable = facts is not None and facts.test_pairs == scores.pairs
@@ -54,14 +54,14 @@ def comparison(
     data: Folders | Synthetic,
     size: tuple[int, int],
 ) -> str:
-    """Several networks on one dataset, with what they cost: a Markdown table.
+    """Format scores and costs of several networks on one dataset as a Markdown table.
 
     Args:
-        results: what was measured, one for each network.
+        results: scores of each network.
         networks: the networks.
-        files: their weights.
-        data: what it was measured on.
-        size: height and width that the multiply-adds are counted for.
+        files: weights file of each network.
+        data: the dataset.
+        size: height and width for which multiply-adds are counted.
     """
     height, width = size
     conventions = results[0].conventions
@@ -70,7 +70,7 @@ def comparison(
         f"{first.mean(c, 'rainy_psnr'):.2f} / {first.mean(c, 'rainy_ssim'):.4f}"
         for c in conventions
     )
-    header = ["network", "weights", "parameters", f"GMAC {width}x{height}", "s an image"]
+    header = ["network", "weights", "parameters", f"GMAC {width}x{height}", "s per image"]
     rows = [[*header, *conventions], ["rainy input", "", "", "", "", *rainy]]
     for scores, network, file in zip(results, networks, files, strict=True):
         cells = (
@@ -96,7 +96,7 @@ def comparison(
 
 
 def title(data: Folders | Synthetic, pairs: int) -> str:
-    """What a table was measured on."""
+    """Title of a table: dataset, release and number of pairs."""
     if isinstance(data, Folders):
         return f"{data.dataset}, {data.release} release, {pairs} pairs"
     return f"synthetic, {data.heaviness} rain, {pairs} pairs"

@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints, good and bad."""
+"""Reading and writing valid and invalid checkpoints."""
 
 import pickle
 from pathlib import Path
@@ -22,7 +22,7 @@ def network() -> JDNet:
 
 @pytest.mark.parametrize("wrapper", [None, *checkpoint.WRAPPERS])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod."])
-def test_common_shapes(tmp_path: Path, network: JDNet, wrapper: str | None, prefix: str) -> None:
+def test_common_formats(tmp_path: Path, network: JDNet, wrapper: str | None, prefix: str) -> None:
     state = {prefix + key: value for key, value in network.state_dict().items()}
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pt")
     weights = checkpoint.load_weights(tmp_path / "w.pt")
@@ -45,7 +45,7 @@ def test_safetensors(tmp_path: Path, network: JDNet) -> None:
     assert all(torch.equal(weights.state[key], whole.state[key]) for key in whole.state)
 
 
-def test_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_save_is_atomic(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.pt"
     checkpoint.save(path, {"step": 1})
 
@@ -61,10 +61,10 @@ def test_save_leaves_nothing_half_written(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 class Foreign:
-    """Stands for anything but tensors, numbers and strings."""
+    """Any object other than tensors, numbers and strings."""
 
 
-def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no checkpoint .*missing.pt: train one"):
         checkpoint.load(tmp_path / "missing.pt")
     torch.save({"net": Foreign()}, tmp_path / "foreign.pt")
@@ -99,17 +99,17 @@ def test_truncated_checkpoint(tmp_path: Path, network: JDNet) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_misfits_name_the_first_key(network: JDNet) -> None:
+def test_mismatches_name_the_first_key(network: JDNet) -> None:
     source = Path("w.pt")
     larger = JDNet(units=2, channels=16).state_dict()
-    with pytest.raises(
-        UserError, match=r"w.pt does not fit this JDNet: it has the unknown units.1"
-    ):
+    with pytest.raises(UserError, match=r"w.pt does not fit this JDNet: it has unexpected units.1"):
         checkpoint.load_state(network, larger, source)
     with pytest.raises(UserError, match=r"lacks units.1.* more\. Was it trained with another"):
         checkpoint.load_state(JDNet(units=2, channels=16), network.state_dict(), source)
     wider = JDNet(units=1, channels=32).state_dict()
-    with pytest.raises(UserError, match=r"head.weight is \[32, 3, 3, 3\] there and \[16, 3, 3, 3"):
+    with pytest.raises(
+        UserError, match=r"head.weight of shape \[32, 3, 3, 3\], expected \[16, 3, 3, 3"
+    ):
         checkpoint.load_state(network, wider, source)
 
 

@@ -36,8 +36,8 @@ def leaves(settings: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
-def test_a_network_is_built_from_its_config(config: Config) -> None:
-    """Every field is an argument of the network, with the same default."""
+def test_network_arguments_match_the_config(config: Config) -> None:
+    """Every field of the config is an argument of the network with the same default."""
     arguments = inspect.signature(NETWORKS[config.network.name]).parameters
     assert list(arguments) == [field.name for field in fields(config.network)]
     defaults = type(config.network)()
@@ -62,7 +62,7 @@ def test_rain100_presets_carry_the_paper_recipe(name: str) -> None:
 
 
 def test_released_schedule_of_rain100h() -> None:
-    """150,001 updates; the scheduler is stepped first, so each cut comes one update early."""
+    """150,001 steps. The scheduler is stepped first, so each cut comes one step early."""
     recipe = CONFIGS["rain100h"].training
     steps = total_steps(recipe, scenes=1800)
     assert steps == 150_001
@@ -93,12 +93,12 @@ def test_trapezoid_rises_stays_and_falls() -> None:
     assert set(rates[9:76]) == {1.0}
     assert rates[75:] == pytest.approx([i / 25 for i in range(25, 0, -1)])
     short = [learning_rate(recipe, step, 40, 1) for step in range(40)]
-    assert short[:31] == rates[:31]  # a shorter run is the same until it falls
+    assert short[:31] == rates[:31]  # the length only affects the cooldown
     instant = replace(recipe, warmup=0, cooldown=0.0)
     assert {learning_rate(instant, step, 100, 1) for step in range(100)} == {1.0}
 
 
-def test_dictionaries_agree_with_the_schema() -> None:
+def test_registries_match_the_schema() -> None:
     assert {config.network.name for config in CONFIGS.values()} == set(NETWORKS)
     assert set(get_args(choices_of(Training)["loss"])) == set(LOSSES)
     for dataset in DATASETS:
@@ -118,13 +118,13 @@ def test_overrides_and_default_preset() -> None:
     assert config.data.test_folder == Path("x")
 
 
-def test_settings_become_plain_values() -> None:
+def test_settings_as_plain_values() -> None:
     plain = as_dict(CONFIGS["rain100l"])
     assert plain["network"]["name"] == "jdnet"
     assert plain["data"]["test_folder"] == "datasets/Rain100L"
 
 
-def test_eval_and_show_take_their_flags_anywhere() -> None:
+def test_eval_and_show_accept_flags_in_any_order() -> None:
     settings, _ = eval_config(["rain12", "--weights", "w.pt", "--conventions", "y", "rgb"])
     assert (settings.name, settings.conventions) == ("rain12", ("y", "rgb"))
     shown = show_config(["--weights", "w.pt", "a.png", "b"])
@@ -154,16 +154,16 @@ def test_help_shows_the_defaults_of_the_preset(
         (["--footprint", "4"], r"^--footprint must be odd, got 4$"),
         (["--batch-size", "0"], r"^--batch-size must be positive and finite, got 0$"),
         (["--clip", "-1"], r"^--clip must be positive and finite, got -1"),
-        (["--image-size", "8"], r"^--image-size must lie in 16..300"),
+        (["--image-size", "8"], r"^--image-size must be between 16 and 300, got 8$"),
         (
             ["--lr", "1", "rain12"],
             r"Unrecognized options: rain12 \(rain12 is a preset: it comes fi",
         ),
-        (["--exchange", "0.7", "--modelled", "0.4"], r"^--exchange and --modelled are shares: at"),
+        (["--exchange", "0.7", "--modelled", "0.4"], r"^--exchange and --modelled must sum to at"),
         (["--veil", "1"], r"^--veil must be below 1, got 1$"),
         (["--jpeg", "101"], r"^--jpeg must be at most 100, got 101$"),
         (["--cooldown", "2"], r"^--cooldown must be at most 1, got 2$"),
-        (["--weight-decay", "0.1"], r"^--weight-decay is Muon's: set --optimizer muon$"),
+        (["--weight-decay", "0.1"], r"^--weight-decay needs --optimizer muon$"),
         (["--threads", "0"], r"^--threads must be positive and finite, got 0$"),
         (["--workers", "-1"], r"^--workers must not be negative or infinite, got -1"),
         (["--passes", "inf"], r"^--passes must be positive and finite, got inf"),
@@ -172,7 +172,7 @@ def test_help_shows_the_defaults_of_the_preset(
         (["rain100l", "--test-folder"], r"^Missing value for argument '--test-folder'"),
     ],
 )
-def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], message: str) -> None:
+def test_errors_on_the_command_line_are_one_line(arguments: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         train_config(arguments)
     assert "\n" not in str(error.value)
@@ -186,7 +186,7 @@ def test_mistakes_on_the_command_line_are_one_line(arguments: list[str], message
         (["--tile", "-7"], "--tile must not be negative"),
     ],
 )
-def test_eval_leaves_something_to_score(flags: list[str], message: str) -> None:
+def test_eval_flag_errors(flags: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         eval_config(flags)
 

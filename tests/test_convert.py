@@ -98,7 +98,7 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     payload = checkpoint.load(tmp_path / "released")
     payload["net"]["module.extra.weight"] = torch.zeros(1)
     checkpoint.save(tmp_path / "extra", payload)
-    with pytest.raises(UserError, match=r"has the unknown extra.weight"):
+    with pytest.raises(UserError, match=r"has unexpected extra.weight"):
         convert("extra", "x")
     del payload["net"]["module.extra.weight"], payload["net"]["module.exitBlock.0.bias"]
     checkpoint.save(tmp_path / "short", payload)
@@ -107,7 +107,7 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
     state = JDNet(units=1).state_dict()
     torch.save({**state, "foo": torch.zeros(1)}, tmp_path / "more")
-    with pytest.raises(UserError, match="has the unknown foo"):
+    with pytest.raises(UserError, match="has unexpected foo"):
         convert("--back", "more", "x")
     del state["tail.bias"]
     torch.save(state, tmp_path / "less")

@@ -31,7 +31,7 @@ def test_rain100_pairs_match_by_name(rain100_folder: Path, picture: Picture) -> 
     assert np.array_equal(pairs[2].rainy, picture(seed=110))
 
 
-def test_rain100_test_set_keeps_rain_in_a_folder(rain100_folder: Path) -> None:
+def test_rain100_with_rainy_images_in_a_subfolder(rain100_folder: Path) -> None:
     (rain100_folder / "rainy").mkdir()
     for file in rain100_folder.glob("rain-*.png"):
         file.rename(rain100_folder / "rainy" / file.name)
@@ -70,13 +70,13 @@ def test_slices_keep_the_pairs(rain100_folder: Path) -> None:
     assert np.array_equal(pairs[1:][0].clean, pairs[1].clean)
 
 
-def test_layout_mistakes(tmp_path: Path, rain100_folder: Path, picture: Picture) -> None:
+def test_layout_errors(tmp_path: Path, rain100_folder: Path, picture: Picture) -> None:
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         find_pairs(tmp_path / "nowhere", "rain100")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"nothing in .*empty"):
+    with pytest.raises(UserError, match=r"nothing to read in .*empty"):
         find_pairs(tmp_path / "empty", "side-by-side")
-    with pytest.raises(UserError, match="has no folder named rainy or rain or input"):
+    with pytest.raises(UserError, match="has no subfolder named rainy or rain or input"):
         find_pairs(rain100_folder, "two-folders")
     write_image(tmp_path / "other" / "a.png", picture())
     with pytest.raises(UserError, match=r"no norain-N.png in .*other"):
@@ -87,7 +87,7 @@ def test_layout_mistakes(tmp_path: Path, rain100_folder: Path, picture: Picture)
         find_pairs(rain100_folder, "rain100")
 
 
-def test_pair_mistakes(tmp_path: Path, rain100_folder: Path, picture: Picture) -> None:
+def test_pair_errors(tmp_path: Path, rain100_folder: Path, picture: Picture) -> None:
     write_image(rain100_folder / "rain-9.png", picture(24, 30))
     with pytest.raises(UserError, match=r"rain-9.png and .*norain-9.png differ .*30x24 and 32x24"):
         FolderPairs(find_pairs(rain100_folder, "rain100"))
@@ -110,7 +110,7 @@ def test_pair_mistakes(tmp_path: Path, rain100_folder: Path, picture: Picture) -
 
 
 def ramp_pair(height: int = 20, width: int = 24, name: str = "ramp") -> Pair:
-    """Every pixel says where it is; the clean image is the rainy one plus 100 in blue."""
+    """Red and green encode the pixel position; the clean image has 100 in blue, the rainy one 0."""
     rainy = np.zeros((height, width, 3), dtype=np.uint8)
     rainy[..., 0] = np.arange(height)[:, None]
     rainy[..., 1] = np.arange(width)
@@ -133,9 +133,9 @@ def test_patches_are_the_same_for_any_number_of_workers() -> None:
     streams = [
         list(islice(DataLoader(patches, 2, sampler=range(4, 16), num_workers=n), 6)) for n in (0, 2)
     ]
-    for alone, together in zip(*streams, strict=True):
-        assert torch.equal(alone.rainy, together.rainy)
-        assert torch.equal(alone.clean, together.clean)
+    for single, parallel in zip(*streams, strict=True):
+        assert torch.equal(single.rainy, parallel.rainy)
+        assert torch.equal(single.clean, parallel.clean)
 
 
 def test_a_round_visits_every_pair_once() -> None:
@@ -156,16 +156,16 @@ def test_crops_reach_every_border() -> None:
 
 
 @pytest.mark.parametrize("augment", get_args(Augmentation))
-def test_rainy_and_clean_stay_aligned(augment: Augmentation) -> None:
+def test_rainy_and_clean_patches_are_aligned(augment: Augmentation) -> None:
     patches = Patches([ramp_pair()], 8, 0, augment)
     for index in range(30):
         patch = patches[index]
         assert torch.equal(patch.rainy[:2], patch.clean[:2])
-        if augment != "jitter":  # which turns in black corners
+        if augment != "jitter":  # rotation adds black corners
             assert patch.clean[2].unique().tolist() == pytest.approx([100 / 255])
 
 
-def test_augmentation_draws_all_eight() -> None:
+def test_eight_draws_all_eight_variants() -> None:
     pair = ramp_pair(8, 8)
     patches = Patches([pair], 8, 0, "eight")
     seen = {patches[i].rainy.numpy().tobytes() for i in range(100)}
@@ -178,7 +178,7 @@ def test_augmentation_draws_all_eight() -> None:
     assert seen == turned
 
 
-def test_flip_draws_two_and_jitter_many() -> None:
+def test_number_of_variants_per_augmentation() -> None:
     pair = ramp_pair(8, 8)
     for augment, least, most in (("none", 1, 1), ("flip", 2, 2), ("jitter", 50, 60)):
         patches = Patches([pair], 8, 0, cast("Augmentation", augment))
@@ -206,7 +206,7 @@ def test_train_and_test_scenes_are_disjoint() -> None:
     assert not set(SCENES["train"]) & set(SCENES["test"])
 
 
-def test_rain_brightens_and_heavy_is_worse() -> None:
+def test_rain_brightens_and_heavy_rain_has_lower_psnr() -> None:
     psnr = {}
     for heaviness in get_args(Heaviness)[:2]:
         pairs = SyntheticPairs("test", 4, 96, heaviness)

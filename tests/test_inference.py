@@ -1,4 +1,4 @@
-"""Deraining images of any size, whole and in tiles."""
+"""Deraining images of any size, with and without tiles."""
 
 from itertools import pairwise
 from typing import Any
@@ -15,7 +15,7 @@ from utils.inference import derain
 
 
 class Shift(nn.Module):
-    """A network whose output says where in the whole image a pixel lies."""
+    """A network whose output encodes the position of each pixel in the whole image."""
 
     def forward(self, rainy: Tensor, window: tuple[int, int, int, int]) -> Tensor:
         top, left, height, width = window
@@ -27,13 +27,13 @@ class Shift(nn.Module):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 300))
-def test_tiles_cover_the_image_and_know_their_place(h: int, w: int, tile: int) -> None:
+def test_tiles_cover_the_image_and_get_their_window(h: int, w: int, tile: int) -> None:
     image = torch.rand(3, h, w)
     expected = Shift()(image.unsqueeze(0), (0, 0, h, w)).squeeze(0)
     torch.testing.assert_close(derain(Shift(), image, tile), expected)
 
 
-def test_tiled_jdnet_is_near_the_whole() -> None:
+def test_tiled_jdnet_is_close_to_the_untiled_one() -> None:
     torch.manual_seed(0)
     network = JDNet(units=1, channels=16, scales=2, self_attention=False).eval()
     image = torch.rand(3, 160, 336)
@@ -50,8 +50,8 @@ def test_tiles_start_on_the_coarsest_grid_and_overlap(length: int, tile: int) ->
     assert all(b[0] <= a[1] - 64 for a, b in pairwise(spans))
 
 
-def test_large_images_are_tiled_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "WHOLE", 100)
+def test_large_images_are_tiled_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "MAX_UNTILED", 100)
     sizes = []
 
     class Spy(Shift):
@@ -75,7 +75,7 @@ def test_tiles_shrink_until_they_fit() -> None:
     torch.testing.assert_close(derain(Hungry(), image), expected)
 
 
-def test_other_errors_are_not_taken_for_memory() -> None:
+def test_other_runtime_errors_are_raised() -> None:
     class Broken(nn.Module):
         def forward(self, rainy: Tensor, window: Any) -> Tensor:
             raise RuntimeError("shapes do not match")
@@ -84,7 +84,7 @@ def test_other_errors_are_not_taken_for_memory() -> None:
         derain(Broken(), torch.rand(3, 8, 8))
 
 
-def test_bfloat16_is_near_float32() -> None:
+def test_bfloat16_is_close_to_float32() -> None:
     torch.manual_seed(0)
     network = JDNet(units=1, channels=16).eval()
     image = torch.rand(3, 40, 50)

@@ -1,4 +1,4 @@
-"""Every convention against a source of its own."""
+"""Each convention against an independent implementation."""
 
 import csv
 import math
@@ -40,7 +40,7 @@ def released_pair() -> tuple[Tensor, Tensor]:
 def test_golden_matlab_values(row: dict[str, str], convention: Convention) -> None:
     column = convention.replace("-", "")
     result = score(*golden_pair(row["case"]), convention)
-    # Octave's own rounding noise decides the exact halves of `y`: up to 1.2e-5 dB.
+    # Exact halves of `y` depend on Octave's rounding errors: differences of up to 1.2e-5 dB.
     assert result.psnr.item() == pytest.approx(float(row[f"{column}_psnr"]), abs=1.5e-5)
     assert result.ssim.item() == pytest.approx(float(row[f"{column}_ssim"]), abs=6e-7)
 
@@ -53,7 +53,7 @@ def test_released_jdnet_script() -> None:
 
 
 def test_released_danet_script() -> None:
-    """DANet's evaluation is the convention `y`."""
+    """DANet is evaluated in convention `y`."""
     result = score(*released_pair(), "y")
     psnr = RELEASED["DANet_eval_PSNR_Y(uint8 path, round uint8)"]
     ssim = RELEASED["DANet_eval_SSIM_Y(valid, uint8 path)"]
@@ -62,7 +62,7 @@ def test_released_danet_script() -> None:
 
 
 def test_released_prenet_script() -> None:
-    """Truncated, then unrounded luma: the convention `y-prenet`."""
+    """PReNet is evaluated in convention `y-prenet`: truncated to 8 bits, unrounded luma."""
     result = score(*released_pair(), "y-prenet")
     psnr = RELEASED["PReNet_eval_PSNR_Y(double path, trunc uint8)"]
     ssim = RELEASED["PReNet_eval_SSIM_Y(valid, double path, no downsample since min side<384)"]
@@ -70,7 +70,7 @@ def test_released_prenet_script() -> None:
     assert result.ssim.item() == pytest.approx(ssim, abs=1e-9)
 
 
-def test_rgb_is_scikit_image() -> None:
+def test_rgb_equals_scikit_image() -> None:
     noisy, clean = golden_pair("chelsea-20")
     a, b = (x.permute(1, 2, 0).numpy() for x in (noisy, clean))
     result = score(noisy, clean, "rgb")
@@ -83,23 +83,23 @@ def test_rgb_is_scikit_image() -> None:
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_batch_scores_are_those_of_its_images(convention: Convention) -> None:
+def test_batch_scores_equal_single_scores(convention: Convention) -> None:
     torch.manual_seed(0)
     a, b = torch.rand(3, 3, 20, 24), torch.rand(3, 3, 20, 24)
     together = score(a, b, convention)
-    alone = [score(x, y, convention) for x, y in zip(a, b, strict=True)]
-    assert together.psnr.tolist() == pytest.approx([s.psnr.item() for s in alone], abs=1e-12)
-    assert together.ssim.tolist() == pytest.approx([s.ssim.item() for s in alone], abs=1e-12)
+    separate = [score(x, y, convention) for x, y in zip(a, b, strict=True)]
+    assert together.psnr.tolist() == pytest.approx([s.psnr.item() for s in separate], abs=1e-12)
+    assert together.ssim.tolist() == pytest.approx([s.ssim.item() for s in separate], abs=1e-12)
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
-def test_integers_and_floats_score_alike(convention: Convention) -> None:
+def test_integers_and_floats_have_equal_scores(convention: Convention) -> None:
     a, b = (x[:, :40, :50] for x in golden_pair("coffee-20"))
     as_floats = score(a / 255, b / 255, convention)
     assert score(a, b, convention).psnr.item() == pytest.approx(as_floats.psnr.item(), abs=1e-5)
 
 
-def test_every_level_survives_the_cut() -> None:
+def test_truncation_keeps_8_bit_levels() -> None:
     levels = torch.arange(256, dtype=torch.uint8).expand(3, 16, 256).contiguous()
     for image in (levels, levels / 255, levels.double() / 255):
         assert math.isinf(score(image, levels, "y-prenet").psnr.item())
@@ -130,7 +130,7 @@ def test_rgb_jdnet_clips_the_psnr_and_not_the_ssim() -> None:
     assert clipped.ssim.item() > unclipped.ssim.item() + 1e-3
 
 
-def test_images_below_the_window() -> None:
+def test_images_smaller_than_the_window() -> None:
     a, b = torch.rand(3, 8, 40), torch.rand(3, 8, 40)
     assert score(a, b, "rgb-jdnet").ssim.item() <= 1
     for convention in CONVENTIONS[:3]:
@@ -138,9 +138,9 @@ def test_images_below_the_window() -> None:
             score(a, b, convention)
 
 
-def test_mistakes() -> None:
+def test_errors() -> None:
     a = torch.rand(3, 16, 16)
-    with pytest.raises(ValueError, match=r"one shape, got \(3, 16, 16\) and \(3, 16, 17\)"):
+    with pytest.raises(ValueError, match=r"same shape, got \(3, 16, 16\) and \(3, 16, 17\)"):
         score(a, torch.rand(3, 16, 17), "y")
     with pytest.raises(ValueError, match=r"expected uint8 or floats in \[0, 1\], got torch.int64"):
         score((a * 255).long(), (a * 255).long(), "y")

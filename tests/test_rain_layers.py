@@ -1,4 +1,4 @@
-"""Rain layers: taking them off, exchanging them, and what a camera adds."""
+"""Rain layers: extraction, exchange, and camera degradations."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,12 +13,12 @@ from data import Pair, Patches, SyntheticPairs
 from data.camera import Camera, photograph
 from data.open import open_training
 from data.rain_layers import (
-    GAIN,
-    MOST,
-    Exchange,
-    Layers,
+    GAIN_RANGE,
+    MAX_LAYERS,
+    LayerSource,
+    RainExchange,
     exchange_rain,
-    layers_of,
+    extract_layers,
     open_clean,
     open_layers,
     rain_layer,
@@ -30,7 +30,7 @@ Picture = Callable[..., Pixels]
 
 
 def layer_of(seed: int, height: int = 24, width: int = 32) -> Pixels:
-    """Sparse grey rain, strong enough to saturate."""
+    """Sparse grey rain that saturates some pixels."""
     random = np.random.default_rng([1, seed])
     layer = random.integers(1, 200, (height, width)) * (random.random((height, width)) < 0.3)
     return np.asarray(layer, np.uint8)
@@ -53,17 +53,17 @@ def write_pairs(folder: Path, pairs: list[Pair]) -> None:
         write_image(folder / f"no{pair.name}.png", pair.clean)
 
 
-def test_a_layer_comes_off(picture: Picture) -> None:
+def test_rain_layer_of_an_additive_pair(picture: Picture) -> None:
     (pair,) = additive_pairs(picture, 1)
     layer = rain_layer(pair)
     assert layer is not None
     assert np.array_equal(rained(pair.clean, layer), pair.rainy)
-    dark = (pair.clean.min(axis=2) + layer_of(0).astype(int)) <= 255  # not all channels saturate
-    assert dark.any()
-    assert np.array_equal(layer[dark], layer_of(0)[dark])
+    unsaturated = (pair.clean.min(axis=2) + layer_of(0).astype(int)) <= 255
+    assert unsaturated.any()
+    assert np.array_equal(layer[unsaturated], layer_of(0)[unsaturated])
 
 
-def test_rain_that_is_no_grey_layer(picture: Picture) -> None:
+def test_rain_that_is_not_a_grey_layer(picture: Picture) -> None:
     (pair,) = additive_pairs(picture, 1)
     pair.clean[0, 0] = 100
     for colour in ((101, 101, 102), (100, 100, 99)):  # not grey; darker
@@ -74,11 +74,11 @@ def test_rain_that_is_no_grey_layer(picture: Picture) -> None:
     modelled = SyntheticPairs("train", 1, 64)
     assert rain_layer(modelled[0]) is None
     with pytest.raises(UserError, match=r"cannot exchange the rain of 000-astro.*--exchange 0"):
-        layers_of(modelled)
+        extract_layers(modelled)
 
 
 def where(layer: Pixels, piece: np.ndarray) -> list[tuple[int, int, bool]]:
-    """Every place and mirror image at which `layer` shows `piece`."""
+    """Every position and mirror state at which `layer` equals `piece`."""
     h, w = piece.shape
     return [
         (top, left, mirrored)
@@ -89,10 +89,10 @@ def where(layer: Pixels, piece: np.ndarray) -> list[tuple[int, int, bool]]:
     ]
 
 
-def test_an_exchanged_layer_is_a_piece_of_another(picture: Picture) -> None:
+def test_an_exchanged_layer_is_a_crop_of_a_source_layer(picture: Picture) -> None:
     pairs = [p._replace(clean=p.clean // 8, rainy=rained(p.clean // 8, layer_of(i)))
              for i, p in enumerate(additive_pairs(picture))]  # fmt: skip
-    exchange = Exchange([layers_of(pairs)], exchanged=1)
+    exchange = RainExchange([extract_layers(pairs)], exchanged=1)
     seen = set()
     for seed in range(60):
         clean = pairs[0].clean[:12, :10]
@@ -107,10 +107,10 @@ def test_an_exchanged_layer_is_a_piece_of_another(picture: Picture) -> None:
     assert len(seen) > 50
 
 
-def test_shares_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
+def test_fractions_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
     (pair,) = additive_pairs(picture, 1)
-    flat = Layers([np.full((24, 32), 9, np.uint8)])
-    exchange = Exchange([flat], exchanged=0.3, modelled=0.2)
+    flat = LayerSource([np.full((24, 32), 9, np.uint8)])
+    exchange = RainExchange([flat], exchanged=0.3, modelled=0.2)
     kinds = {"own": 0, "exchanged": 0, "modelled": 0}
     for seed in range(600):
         rainy = exchange_rain(pair.rainy, pair.clean, exchange, np.random.default_rng(seed))
@@ -127,20 +127,23 @@ def test_shares_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
 
 def test_rendered_layers_are_scaled_and_added() -> None:
     layer, clean = np.full((8, 8), 10, np.uint8), np.zeros((8, 8, 3), np.uint8)
-    exchange = Exchange([Layers([layer], rendered=True)], exchanged=1)
+    exchange = RainExchange([LayerSource([layer], rendered=True)], exchanged=1)
     levels = [
         exchange_rain(None, clean, exchange, np.random.default_rng(seed)).max()
         for seed in range(300)
     ]
-    assert 10 * GAIN[0] <= min(levels) < 7
-    assert 35 < max(levels) <= 10 * GAIN[1] * MOST
+    assert 10 * GAIN_RANGE[0] <= min(levels) < 7
+    assert 35 < max(levels) <= 10 * GAIN_RANGE[1] * MAX_LAYERS
 
 
-def test_scenes_without_rain_get_some(picture: Picture) -> None:
+def test_clean_scenes_get_rain(picture: Picture) -> None:
     pairs = additive_pairs(picture, 2)
-    dry = [np.full((16, 16, 3), 7, np.uint8)]
-    for exchange in (Exchange([layers_of(pairs)], exchanged=0.1), Exchange(modelled=0.1)):
-        patches = Patches(pairs, 12, 0, dry=dry, exchange=exchange)
+    scenes = [np.full((16, 16, 3), 7, np.uint8)]
+    for exchange in (
+        RainExchange([extract_layers(pairs)], exchanged=0.1),
+        RainExchange(modelled=0.1),
+    ):
+        patches = Patches(pairs, 12, 0, clean_scenes=scenes, exchange=exchange)
         for round_ in range(10):
             three = [patches[3 * round_ + i] for i in range(3)]
             (one,) = [p for p in three if p.clean.unique().numel() == 1]
@@ -148,9 +151,9 @@ def test_scenes_without_rain_get_some(picture: Picture) -> None:
             assert (one.rainy > one.clean).any()
 
 
-def test_patches_with_everything_are_a_function_of_seed_and_index(picture: Picture) -> None:
+def test_patches_with_exchange_and_camera_depend_on_seed_and_index(picture: Picture) -> None:
     pairs = additive_pairs(picture)
-    exchange = Exchange([layers_of(pairs)], 0.5, 0.2)
+    exchange = RainExchange([extract_layers(pairs)], 0.5, 0.2)
     one, two, plain = (
         Patches(pairs, 12, 0, "flip", [picture(seed=9)], e, c)
         for e, c in ((exchange, Camera(1, 0.2, 4, 40)),) * 2 + ((exchange, Camera()),)
@@ -160,15 +163,15 @@ def test_patches_with_everything_are_a_function_of_seed_and_index(picture: Pictu
     assert any(not torch.equal(one[i].rainy, plain[i].rainy) for i in range(20))
 
 
-def test_exchange_leaves_the_scenes_alone(picture: Picture) -> None:
+def test_exchange_does_not_change_the_clean_patches(picture: Picture) -> None:
     pairs = additive_pairs(picture)
     before = Patches(pairs, 12, 0, "flip")
-    after = Patches(pairs, 12, 0, "flip", exchange=Exchange([layers_of(pairs)], 1.0))
+    after = Patches(pairs, 12, 0, "flip", exchange=RainExchange([extract_layers(pairs)], 1.0))
     assert all(torch.equal(before[i].clean, after[i].clean) for i in range(20))
     assert not any(torch.equal(before[i].rainy, after[i].rainy) for i in range(20))
 
 
-def test_a_camera_treats_both_images_alike(picture: Picture) -> None:
+def test_camera_degrades_both_images_alike(picture: Picture) -> None:
     clean = picture(24, 32)
     random = np.random.default_rng
     for camera in (Camera(1, 0.3, 5, 30), Camera(veil=0.5), Camera(jpeg=10), Camera(noise=9)):
@@ -180,7 +183,7 @@ def test_a_camera_treats_both_images_alike(picture: Picture) -> None:
         assert np.array_equal(same, clean)
 
 
-def test_what_a_camera_does() -> None:
+def test_camera_strengths() -> None:
     grey = np.full((64, 64, 3), 100, np.uint8)
     camera, random = Camera(noise=8), np.random.default_rng(0)
     noises = [photograph(grey, grey, camera, random)[0].std() for _ in range(40)]
@@ -200,7 +203,7 @@ def test_what_a_camera_does() -> None:
         assert np.abs(np.diff(soft.astype(int), axis=0)).mean() < 0.9 * sharp
 
 
-def test_colours_stay_in_order_through_jpeg() -> None:
+def test_jpeg_keeps_the_channel_order() -> None:
     red = np.zeros((16, 16, 3), np.uint8)
     red[..., 0] = 200
     stored, _ = photograph(red, red, Camera(jpeg=90), np.random.default_rng(0))
@@ -209,7 +212,7 @@ def test_colours_stay_in_order_through_jpeg() -> None:
 
 @pytest.fixture
 def folders(tmp_path: Path, picture: Picture) -> Folders:
-    """Pairs, clean images of which one is held out and one is tested, pairs and rendered layers."""
+    """Pairs, clean images that include a validation and a test scene, and layers of both kinds."""
     pairs = additive_pairs(picture, 5)
     write_pairs(tmp_path / "train", pairs[:3])
     write_pairs(tmp_path / "test", pairs[3:])
@@ -232,29 +235,31 @@ def test_folders_of_clean_images_and_layers(folders: Folders, picture: Picture) 
     assert np.array_equal(layers.images[1], layer_of(1))
     of_pairs = open_layers(folders.layers[1])
     assert not of_pairs.rendered
-    assert np.array_equal(of_pairs.images, layers_of(additive_pairs(picture, 5)[3:]).images)
+    assert np.array_equal(of_pairs.images, extract_layers(additive_pairs(picture, 5)[3:]).images)
     assert np.array_equal(open_clean(folders.clean[1])[0], picture(seed=3))
     write_image(folders.layers[0] / "scene.png", picture())
-    with pytest.raises(UserError, match=r"scene.png is no rain layer: expected a grey image"):
+    with pytest.raises(
+        UserError, match=r"scene.png is not a rain layer: expected an image of grey"
+    ):
         open_layers(folders.layers[0])
 
 
-def test_scored_scenes_are_not_trained_on(folders: Folders, picture: Picture) -> None:
+def test_scored_scenes_are_excluded_from_training(folders: Folders, picture: Picture) -> None:
     recipe = Training(patch_size=16, exchange=0.5, validation=1)
     patches, validation, test = open_training(Config("mine", folders, training=recipe))
     assert (len(patches.pairs), len(validation), len(test)) == (2, 1, 2)
-    for image, seed in zip(patches.dry, (20, 21), strict=True):
+    for image, seed in zip(patches.clean_scenes, (20, 21), strict=True):
         assert np.array_equal(image, picture(seed=seed))
     assert [source.rendered for source in patches.exchange.sources] == [False, True, False]
-    assert len(patches.exchange.sources[0].images) == 2  # the validation layer is not exchanged
+    assert len(patches.exchange.sources[0].images) == 2  # without the layer of the validation pair
 
 
-def test_exchange_mistakes(folders: Folders) -> None:
+def test_exchange_errors(folders: Folders) -> None:
     def refuse(message: str, **recipe: float) -> None:
         with pytest.raises(UserError, match=message):
             open_training(Config("mine", folders, training=Training(patch_size=16, **recipe)))  # type: ignore[arg-type]
 
     refuse("--clean images have no rain: set --exchange or --modelled")
-    refuse("--layers are for exchange", modelled=0.5)
+    refuse("--layers needs --exchange", modelled=0.5)
     write_image(folders.layers[0] / "small.png", np.zeros((8, 8, 3), np.uint8))
     refuse(r"patches of 16x16 do not fit a rain layer \(8x8 pixels\)", exchange=0.5)

@@ -1,4 +1,4 @@
-"""The three scripts and the tools as a user runs them."""
+"""The scripts and tools, run as by a user."""
 
 import csv
 import hashlib
@@ -69,7 +69,7 @@ def test_train_then_eval_then_show(tmp_path: Path) -> None:
     first, second = (
         out.split("synthetic, light rain, 2 pairs")[1] for out in (trained.stdout, scored.stdout)
     )
-    assert first.split("written")[0] == second.split("written")[0]  # logged is published
+    assert first.split("written")[0] == second.split("written")[0]
 
     shown = run("show.py", str(folder / "strips"), *weights, "--output", str(tmp_path / "out"))
     assert shown.returncode == 0, shown.stderr
@@ -90,7 +90,7 @@ def test_train_then_eval_then_show(tmp_path: Path) -> None:
         (["-m", "tools.convert_checkpoint", "nowhere.pt", "x.pt"], "no checkpoint nowhere.pt"),
     ],
 )
-def test_mistakes_are_one_line_and_a_status(arguments: list[str], message: str) -> None:
+def test_errors_are_one_line_and_a_status(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.returncode == 2
     assert result.stdout == ""
@@ -264,7 +264,7 @@ def test_show_keeps_size_name_depth_alpha_and_orientation(
 
 
 def clip(path: Path, levels: Sequence[int], size: tuple[int, int] = (23, 30)) -> list[Pixels]:
-    """A video of plain frames, strong in colour, for the codec keeps those; and what it holds."""
+    """Write a video of uniform, saturated frames, which the codec keeps, and return the frames."""
     frames = [np.full((*size, 3), (level, 40, 120), np.uint8) for level in levels]
     with video_writer(path.with_suffix(".mp4"), 12.5) as write:
         for frame in frames:
@@ -276,7 +276,7 @@ def clip(path: Path, levels: Sequence[int], size: tuple[int, int] = (23, 30)) ->
 def test_show_derains_videos(
     tmp_path: Path, weights: Path, picture: Picture, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Every frame as the image it is, at the video's own rate; odd sides become even."""
+    """Frames are derained like images, the rate is kept, and odd sides become even."""
     folder, output = tmp_path / "in", tmp_path / "out"
     network = JDNet(units=1, channels=16).eval()
     network.load_state_dict(checkpoint.load_weights(weights).state)
@@ -288,7 +288,9 @@ def test_show_derains_videos(
     write_image(folder / "clip.png", picture(24, 30))
     frames = clip(folder / "clip.AVI", (200, 140, 80))
     (folder / "broken.mp4").write_text("no video")
-    with pytest.raises(UserError, match=r"left out 1 of 3; the first: cannot read .*broken.mp4"):
+    with pytest.raises(
+        UserError, match=r"skipped 1 of 3 files; first error: cannot read .*broken.mp4"
+    ):
         show.main([str(folder), "--weights", str(weights), "--output", str(output), "--strips"])
     printed = capfd.readouterr()
     assert "derained 2 of 3 with" in printed.out
@@ -321,7 +323,7 @@ def test_a_video_that_breaks_off(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(show, "Frames", Broken)
         show.main([str(tmp_path / "clip.mp4"), "--weights", str(weights), "--output", str(output)])
-    assert "clip.mp4 breaks off after 1 of 10 frames" in capsys.readouterr().out
+    assert "clip.mp4 ended after 1 of 10 frames" in capsys.readouterr().out
     assert len(Frames(output / "clip.mp4")) == 1
 
 
@@ -335,7 +337,7 @@ def test_a_video_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
             for width in (30, 32):
                 write(np.zeros((24, width, 3), np.uint8))
 
-    with pytest.raises(UserError, match=r"frame 2 is no longer \(30, 24\)"):
+    with pytest.raises(UserError, match=r"frame 2 has size \(32, 24\), expected \(30, 24\)"):
         write_two()
     assert target.read_bytes() == before
     assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
@@ -350,7 +352,7 @@ def test_videos_of_any_rate(tmp_path: Path, rate: float) -> None:
 
 
 def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One's own run, then the shipped ones, and never none at all."""
+    """The user's own run first, then shipped weights, else the path of the run."""
     monkeypatch.chdir(tmp_path)
     assert default_weights("rain100l") == WEIGHTS / "jdnet-small-rain100l.safetensors"
     assert default_weights("rain100l-small") == default_weights("rain100l")
@@ -362,7 +364,7 @@ def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_shipped_weights_are_those_of_the_card(tmp_path: Path) -> None:
-    """And `show.py` alone derains: 3 dB on scenes that they were not trained on."""
+    """`show.py` with default weights also gains 3 dB on an unseen scene."""
     card = (WEIGHTS / "README.md").read_text()
     shipped = [WEIGHTS / dataset.weights for dataset in DATASETS if dataset.weights]
     assert set(shipped) == set(WEIGHTS.glob("*.safetensors"))
@@ -384,7 +386,7 @@ def test_show_leaves_out_what_it_cannot_read(
     write_image(tmp_path / "in" / "a.png", picture())
     (tmp_path / "in" / "b.png").write_text("no image")
     (tmp_path / "in" / "._a.png").write_text("what some systems leave behind")
-    with pytest.raises(UserError, match=r"left out 1 of 2; the first: cannot read .*b.png"):
+    with pytest.raises(UserError, match=r"skipped 1 of 2 files; first error: cannot read .*b.png"):
         show.main(
             [str(tmp_path / "in"), "--weights", str(weights), "--output", str(tmp_path / "o")]
         )
@@ -396,7 +398,7 @@ def test_show_never_overwrites(tmp_path: Path, weights: Path, picture: Picture) 
     for name in ("in/a.png", "in/b.png", "in/b.jpg", "other/a.png"):
         write_image(tmp_path / name, picture())
     flags = ["--weights", str(weights), "--output"]
-    with pytest.raises(UserError, match="holds the inputs themselves"):
+    with pytest.raises(UserError, match="contains the inputs"):
         show.main([str(tmp_path / "in"), *flags, str(tmp_path / "in")])
     with pytest.raises(UserError, match="two inputs have the same name"):
         show.main([str(tmp_path / "in"), str(tmp_path / "other"), *flags, str(tmp_path / "out")])
@@ -406,11 +408,11 @@ def test_show_never_overwrites(tmp_path: Path, weights: Path, picture: Picture) 
 
 
 def test_weights_know_their_network(tiny: Config) -> None:
-    """Flags that would say otherwise are refused; the scores say what was scored."""
+    """Contradicting flags are refused, and scores.json describes the weights."""
     train(tiny)
     assert tiny.run is not None
     common = ["--weights", str(tiny.run / "best.pt"), "--output", str(tiny.run / "again")]
-    with pytest.raises(UserError, match=r"says which network it holds: leave out"):
+    with pytest.raises(UserError, match=r"already specifies its network: remove"):
         eval_script.main([*common, "--units", "7"])
     eval_script.main([*TINY[2:], *common, "--name", "mine"])  # a name is no network's flag
     summary = json.loads((tiny.run / "again" / "scores.json").read_text())

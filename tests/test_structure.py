@@ -1,4 +1,4 @@
-"""The house: who may import whom, and that nothing happens at import."""
+"""Structure of the repository: allowed imports, and no side effects at import."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md
 SCRIPTS = {"train", "eval", "show"}
 ROOMS = {"config", "data", "models", "training", "evaluation", "utils", "tools"}
 
-# Who may import whom; anything not of the house is third-party.
+# Allowed imports between the packages and scripts of this repository.
 ALLOWED = {
     "config": {"config", "utils"},
     "data": {"data", "config", "utils"},
@@ -61,7 +61,7 @@ def test_imports_follow_the_plan(path: Path) -> None:
 
 
 def test_only_load_takes_networks_from_files() -> None:
-    """The networks import torch alone."""
+    """The networks import only torch."""
     models = [path for path in sources() if path.is_relative_to(ROOT / "models")]
     assert [path.name for path in models if "utils" in imports(path)] == ["load.py"]
 

@@ -149,13 +149,15 @@ def test_score_matches_by_name(
     assert table.read_text().startswith("name,convention,psnr,ssim\nrain-7.png,y,")
 
 
-def test_score_mistakes(tmp_path: Path, picture: Picture) -> None:
+def test_score_errors(tmp_path: Path, picture: Picture) -> None:
     write_image(tmp_path / "a" / "1.png", picture())
     write_image(tmp_path / "b" / "2.png", picture())
     with pytest.raises(UserError, match=r"1 images without a partner of the same name: 1.png"):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
     write_image(tmp_path / "b" / "1.png", picture(30, 30))
-    with pytest.raises(UserError, match=r"cannot score .*1.png in y: expected two images of one"):
+    with pytest.raises(
+        UserError, match=r"cannot score .*1.png in y: expected two images of the same"
+    ):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
     write_image(tmp_path / "a" / "1.jpg", picture())
     with pytest.raises(UserError, match=r"have the same name: keep one"):
@@ -177,7 +179,7 @@ def test_benchmark_prints_a_table(
     assert macs[1] == pytest.approx(3 * macs[0], rel=0.1)
 
 
-def test_benchmark_mistakes() -> None:
+def test_benchmark_errors() -> None:
     with pytest.raises(UserError, match="expected WIDTHxHEIGHT, got 64"):
         benchmark.main(["--sizes", "64"])
     with pytest.raises(UserError, match="invalid choice 'backward' for argument '--modes'"):

@@ -1,4 +1,4 @@
-"""The training loop: resume, workers, losses, mistakes."""
+"""The training loop: resume, workers, losses, errors."""
 
 import hashlib
 import json
@@ -62,7 +62,7 @@ def with_training(config: Config, **changes: Any) -> Config:
     return replace(config, training=replace(config.training, **changes))
 
 
-def test_a_run_leaves_all_it_promises(tiny: Config, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_writes_all_its_files(tiny: Config, capsys: pytest.CaptureFixture[str]) -> None:
     scores = train(tiny)
     assert tiny.run is not None
     for name in ("config.json", "log.jsonl", "latest.pt", "best.pt", "scores.csv", "scores.json"):
@@ -124,18 +124,18 @@ def muon(tiny: Config, rain100_folder: Path) -> Config:
 
 
 def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the next trainings end once the state of this step is saved."""
+    """Make training fail right after the state of this step is saved."""
     save = training.run.save_state
 
     def save_and_stop(run: Run, done: int) -> None:
         save(run, done)
         if done == step:
-            pytest.fail("cut")
+            pytest.fail("interrupted")
 
     monkeypatch.setattr(script, "save_state", save_and_stop)
 
 
-def test_muon_and_exchange_resume_to_the_bit(
+def test_muon_and_exchange_resume_bit_exact(
     muon: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(muon)
@@ -150,10 +150,10 @@ def test_muon_and_exchange_resume_to_the_bit(
     assert log_of(muon, "step")[0]["1-ssim+l1"] > 0
 
 
-def test_a_run_is_lengthened_while_constant(
+def test_length_can_change_before_the_cooldown(
     muon: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(muon)  # 12 steps, constant to step 6
+    train(muon)  # 12 steps, constant learning rate up to step 6
     longer = with_training(replace(muon, run=tmp_path / "longer"), steps=1000)
     stop_after(6, monkeypatch)
     with pytest.raises(pytest.fail.Exception):
@@ -164,20 +164,20 @@ def test_a_run_is_lengthened_while_constant(
     assert_identical(weights_of(muon), weights_of(cooled))
 
     with pytest.raises(UserError, match=r"other settings \(training.steps 12, now 1000\)"):
-        train(longer)  # it has cooled down
+        train(longer)  # its cooldown is over
     stop_after(8, monkeypatch)
     late = with_training(replace(longer, run=tmp_path / "late"), steps=1000)
     with pytest.raises(pytest.fail.Exception):
         train(late)
     monkeypatch.undo()
     with pytest.raises(UserError, match=r"other settings \(training.steps 1000, now 12\)"):
-        train(with_training(late, steps=12))  # step 7 would have been slower
+        train(with_training(late, steps=12))  # step 7 would have had a lower rate
     with pytest.raises(UserError, match=r"other settings \(training.lr 0.002, now 0.003\)"):
         train(with_training(late, lr=0.003))
 
 
-def test_another_optimizer_is_another_run(tiny: Config) -> None:
-    """A run from before there was a choice was Adam's."""
+def test_resuming_with_another_optimizer_is_refused(tiny: Config) -> None:
+    """A state without this setting is from a run with Adam."""
     train(tiny)
     assert tiny.run is not None
     state = checkpoint.load(tiny.run / "latest.pt")
@@ -189,7 +189,7 @@ def test_another_optimizer_is_another_run(tiny: Config) -> None:
         train(with_training(tiny, optimizer="muon"))
 
 
-def test_a_finished_run_only_shows_its_table(
+def test_a_finished_run_only_prints_its_table(
     tiny: Config, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tiny)
@@ -207,7 +207,7 @@ TINY_COMMAND = [
 
 
 def test_kill_anywhere_and_run_again(tmp_path: Path) -> None:
-    """SIGKILL at three arbitrary moments; the end is that of an unbroken run, bit for bit."""
+    """After SIGKILL at three arbitrary times, the result is bit-exact that of an unbroken run."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
 
     def start(name: str) -> subprocess.Popen[bytes]:
@@ -246,8 +246,8 @@ def test_workers_do_not_change_the_weights(tiny: Config, tmp_path: Path) -> None
     assert_identical(weights_of(tiny), weights_of(two))
 
 
-def test_accumulation_is_the_large_batch(tiny: Config, tmp_path: Path) -> None:
-    """Without batch statistics, that is: DataParallel splits those as well."""
+def test_accumulation_equals_a_large_batch(tiny: Config, tmp_path: Path) -> None:
+    """Without batch normalisation, whose statistics are per forward pass."""
     plain = replace(tiny, network=JDNetConfig(units=1, channels=16, scales=2, self_attention=False))
     whole = with_training(plain, batch_size=4, steps=3)
     parts = replace(with_training(whole, batch_size=2, accumulate=2), run=tmp_path / "parts")
@@ -258,7 +258,7 @@ def test_accumulation_is_the_large_batch(tiny: Config, tmp_path: Path) -> None:
 
 
 def test_golden_first_losses(tmp_path: Path) -> None:
-    """The first 20 losses of `python train.py`. A change here changes everybody's numbers."""
+    """The first 20 losses of `python train.py`. A change here changes all published results."""
     config = CONFIGS["synthetic"]
     config = replace(
         config,
@@ -277,7 +277,7 @@ def test_golden_first_losses(tmp_path: Path) -> None:
         patch.setattr(RunLog, "event", stop_after_20)
         with pytest.raises(KeyboardInterrupt):
             train(config)
-    # Another number of threads adds in another order; training doubles that every other update.
+    # The number of threads changes the summation order; the difference doubles every two steps.
     assert losses[:10] == pytest.approx(GOLDEN_LOSSES[:10], rel=1e-3)
     assert losses[10:] == pytest.approx(GOLDEN_LOSSES[10:], rel=5e-2)
 
@@ -324,7 +324,7 @@ def test_siblings_train_and_score(tiny: Config, name: str) -> None:
     assert checkpoint.load_weights(config.run / "best.pt").network == name
 
 
-def test_validation_pairs_choose_the_weights(tiny: Config) -> None:
+def test_validation_pairs_select_the_weights(tiny: Config) -> None:
     config = with_training(tiny, validation=2, steps=9)
     config = replace(config, monitoring=replace(config.monitoring, eval_pairs=1))
     train(config)
@@ -337,7 +337,9 @@ def test_validation_pairs_choose_the_weights(tiny: Config) -> None:
     monitoring = replace(config.monitoring, eval_every=1)
     with pytest.raises(UserError, match=r"other settings \(eval_every 3, now 1\)"):
         train(replace(config, monitoring=monitoring))
-    with pytest.raises(UserError, match="--validation 6 leaves none of the 6 training pairs"):
+    with pytest.raises(
+        UserError, match="--validation must be below the number of training pairs, 6, got 6"
+    ):
         train(with_training(tiny, validation=6))
 
 
@@ -347,7 +349,7 @@ def test_nothing_is_chosen_on_the_test_set(tiny: Config) -> None:
     assert checkpoint.load_weights(tiny.run / "best.pt").metadata["step"] == 6
 
 
-def test_a_run_starts_from_given_weights(tiny: Config, tmp_path: Path) -> None:
+def test_init_from_weights(tiny: Config, tmp_path: Path) -> None:
     train(tiny)
     assert tiny.run is not None
     first = tiny.run / "best.pt"
@@ -393,24 +395,24 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
         train(replace(tiny, monitoring=monitoring, run=tiny.run.with_name("other")))
 
 
-def test_another_run_in_the_folder(tiny: Config) -> None:
+def test_resuming_with_other_settings_is_refused(tiny: Config) -> None:
     train(tiny)
     with pytest.raises(UserError, match=r"other settings \(training.lr 0.002, now 0.5\).*--run"):
         train(with_training(tiny, lr=0.5))
     data = Synthetic(train_pairs=6, test_pairs=2, image_size=32, heaviness="heavy")
     with pytest.raises(UserError, match=r"other settings \(data_sha256 "):
         train(replace(tiny, data=data))
-    train(replace(tiny, monitoring=replace(tiny.monitoring, eval_every=1)))  # no matter
+    train(replace(tiny, monitoring=replace(tiny.monitoring, eval_every=1)))  # still allowed
 
 
-def test_a_run_older_than_a_setting_still_resumes(tiny: Config) -> None:
-    """Every new field has the default that the code had before it."""
+def test_states_without_newer_settings_still_resume(tiny: Config) -> None:
+    """The default of a new setting is the earlier behaviour."""
     train(tiny)
     assert tiny.run is not None
     state = checkpoint.load(tiny.run / "latest.pt")
     settings = json.loads(state["settings"])
     del settings["network.position"]
-    settings["training.held_out"] = settings.pop("training.validation")  # its former name
+    settings["training.held_out"] = settings.pop("training.validation")  # its old name
     settings["start_sha256"] = settings.pop("init_sha256")
     checkpoint.save(tiny.run / "latest.pt", {**state, "settings": json.dumps(settings)})
     train(tiny)
@@ -418,7 +420,7 @@ def test_a_run_older_than_a_setting_still_resumes(tiny: Config) -> None:
         train(with_training(tiny, validation=1))
 
 
-def test_data_mistakes_leave_no_run_behind(
+def test_data_errors_create_no_run_folder(
     tiny: Config, tmp_path: Path, picture: Callable[..., Pixels], rain100_folder: Path
 ) -> None:
     assert tiny.run is not None
@@ -449,8 +451,8 @@ def test_dry_run_prints_the_plan_and_trains_nothing(
     recipe = ["--passes", "10", "--steps", "None", "--batch-size", "3", "--schedule", "multistep"]
     script.main([*flags, *recipe, "--dry-run", "--run", str(tiny.run)])
     shown = capsys.readouterr().out
-    assert "6 pairs to train on, 0 validation and 8 test pairs" in shown
-    assert "21 steps" in shown  # 10 * 6 / 3 and the released loop's one more
+    assert "6 pairs for training, 0 validation and 8 test pairs" in shown
+    assert "21 steps" in shown  # 10 * 6 / 3 + 1, as in the released loop
     assert "0.002, times 0.1 at 12, 16" in shown
     parameters = sum(p.numel() for p in JDNet(units=1).parameters())
     assert f"{parameters:,} parameters" in shown

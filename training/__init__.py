@@ -1,1 +1,1 @@
-"""What train.py needs: schedule, losses, optimizers, the state of a run, and the dry run."""
+"""Parts of train.py: schedule, losses, optimizers, the state of a run, and the dry run."""

@@ -1,4 +1,4 @@
-"""What a training run would do, and what it would cost here."""
+"""Plan of a training run and its estimated cost on this machine."""
 
 import time
 
@@ -12,9 +12,10 @@ from utils.runtime import choose_device, count_parameters, peak_memory, synchron
 
 
 def plan(config: Config) -> str:
-    """The plan of a run as aligned text.
+    """Describe a run as aligned text.
 
-    Time and memory are estimates from two steps; on the CPU, with two patches and scaled up.
+    Time and memory are estimated from two steps. On the CPU these use at most two patches, and the
+    result is scaled to the batch size.
 
     Raises:
         UserError: the data cannot be used.
@@ -31,7 +32,7 @@ def plan(config: Config) -> str:
     count = min(recipe.batch_size, 2) if device.type == "cpu" else recipe.batch_size
     patch = torch.rand(count, 3, recipe.patch_size, recipe.patch_size, device=device)
     before, seconds = peak_memory(device), 0.0
-    for _ in range(2):  # the first one warms up
+    for _ in range(2):  # the first is a warm-up
         start = time.perf_counter()
         with torch.autocast(device.type, precision, precision != torch.float32):
             outputs = network.stages(patch)
@@ -44,7 +45,7 @@ def plan(config: Config) -> str:
 
     side, passes = recipe.patch_size, steps * patches_per_step(recipe) / scenes
     rows = {
-        "data": f"{data.patches.describe()} to train on, {len(data.validation)} validation and "
+        "data": f"{data.patches.describe()} for training, {len(data.validation)} validation and "
         f"{len(data.test)} test pairs",
         "network": f"{config.network.name}, {count_parameters(network):,} parameters",
         "step": f"{recipe.accumulate} x {recipe.batch_size} patches of {side}x{side}, "
@@ -52,7 +53,7 @@ def plan(config: Config) -> str:
         "length": f"{steps:,} steps, {passes:,.0f} passes",
         "learning rate": f"{recipe.optimizer}, {recipe.lr:g}, "
         + describe_schedule(recipe, steps, scenes),
-        "time": f"about {seconds:.2g} s a step, {seconds * steps / 3600:.2g} hours in all",
+        "time": f"about {seconds:.2g} s per step, {seconds * steps / 3600:.2g} hours in total",
         "memory": f"about {memory / 2**30:.2g} GiB",
     }
     return "\n".join(f"{name + ':':<15}{value}" for name, value in rows.items())

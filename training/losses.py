@@ -1,8 +1,8 @@
-"""Training losses, all in float32 whatever the precision.
+"""Training losses, computed in float32 whatever the precision of the network.
 
-Each takes every output that a network's paper supervises, the final one last, and the ground truth,
-[B, C, H, W], nominally in [0, 1]; an output may be smaller than the ground truth. A scalar comes
-back, the smaller the better.
+A loss takes all supervised outputs of a network, the final one last, and the ground truth,
+[B, C, H, W], nominally in [0, 1]. An output may be smaller than the ground truth. It returns a
+scalar to minimise.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ Loss = Callable[[Sequence[Tensor], Tensor], Tensor]
 
 
 def negative_ssim(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
-    """-SSIM of the final output, as released: not clamped, zero padding (JDNet paper, Eq. 15)."""
+    """Negative SSIM of the final output, unclamped, with zero padding (JDNet paper, Eq. 15)."""
     return -ssim_map(stages[-1].float(), clean.float(), peak=1, padding="zero").mean()
 
 
@@ -36,18 +36,21 @@ def mse(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
 def ssim_l1(stages: Sequence[Tensor], clean: Tensor, weight: float = 1.0) -> Tensor:
     """Negative SSIM plus `weight` times the mean absolute error.
 
-    SSIM alone hardly feels a shift of the brightness, which PSNR punishes.
+    SSIM alone is nearly insensitive to a change of brightness, which lowers the PSNR.
     """
     return negative_ssim(stages, clean) + weight * mae(stages, clean)
 
 
 def mse_of_stages(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
-    """Sum over the outputs of their mean squared errors (RESCAN)."""
+    """Sum of the mean squared errors of all outputs (RESCAN)."""
     return torch.stack([mse([stage], clean) for stage in stages]).sum()
 
 
 def danet(stages: Sequence[Tensor], clean: Tensor) -> Tensor:
-    """0.3 Charbonnier + 0.2 edge - 0.15 SSIM; the half-size output counts 0.8 in the first two."""
+    """0.3 Charbonnier + 0.2 edge - 0.15 SSIM (DANet).
+
+    The half-size output, the first one, enters the first two terms with weight 0.8.
+    """
     half, full = (stage.float() for stage in stages)
     clean = clean.float()
     clean_half = F.interpolate(clean, half.shape[2:], mode="bilinear", align_corners=False)
@@ -62,7 +65,7 @@ def _charbonnier(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _laplacian(x: Tensor) -> Tensor:
-    """What is lost when every other pixel is: x less its own blurred, thinned and blurred copy."""
+    """Laplacian pyramid detail: x minus its blurred, down-sampled and up-sampled copy."""
     thin = torch.zeros_like(x)
     thin[:, :, ::2, ::2] = 4 * _blur(x)[:, :, ::2, ::2]
     return x - _blur(thin)
@@ -76,25 +79,25 @@ def _blur(x: Tensor) -> Tensor:
 
 LOSSES: dict[str, Loss] = {
     "ssim": negative_ssim,
-    "ssim-l1": ssim_l1,  # its weight is `Training.l1_weight`
+    "ssim-l1": ssim_l1,  # with weight `Training.l1_weight`, see `make_loss`
     "mae": mae,
     "mse": mse,
     "mse-stages": mse_of_stages,
     "danet": danet,
 }
-# Losses that stay near -1, and what the log shows of them: the distance from there.
+# Losses with values near -1, and the name under which the log shows 1 + loss.
 NEAR_MINUS_ONE = {"ssim": "1-ssim", "ssim-l1": "1-ssim+l1"}
 
 
 def make_loss(recipe: Training) -> Loss:
-    """The loss of a recipe."""
+    """Return the loss of a recipe."""
     if recipe.loss == "ssim-l1":
         return partial(ssim_l1, weight=recipe.l1_weight)
     return LOSSES[recipe.loss]
 
 
 def log_entry(recipe: Training, loss: float) -> dict[str, float]:
-    """Name and value of the loss in the log."""
+    """Name and value of the loss as logged."""
     if recipe.loss in NEAR_MINUS_ONE:
         return {NEAR_MINUS_ONE[recipe.loss]: 1 + loss}
     return {recipe.loss: loss}

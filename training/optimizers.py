@@ -10,27 +10,28 @@ from torch import Tensor, nn
 
 from config.schema import Training
 
-ROOT_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of Muon's quintic iteration
-ADAM_SIZE = 0.2  # root mean square of a typical Adam update, in units of the learning rate
+ROOT_COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # a, b, c of the quintic Newton-Schulz iteration
+ADAM_RMS = 0.2  # typical RMS of an Adam update, in units of the learning rate
 
 
 class Muon(torch.optim.Optimizer):
-    """Muon for every filter and Adam for the rest: biases and the parameters of norms.
+    """Muon for filters and Adam for the other parameters, biases and norms.
 
-    A filter [out, in, k, k] is a matrix [out, in * k * k]. Its update is the Nesterov momentum with
-    all singular values brought near 1. The update is scaled by 0.2 * sqrt(max(out, in * k * k)), so
-    that its root mean square is that of an Adam update, and Adam's learning rates carry over.
+    A filter [out, in, k, k] is treated as a matrix [out, in * k * k]. Its update is the Nesterov
+    momentum, orthogonalised so that all singular values are near 1, and scaled by
+    0.2 * sqrt(max(out, in * k * k)). The update then has the RMS of an Adam update, so learning
+    rates tuned for Adam can be reused.
 
     Args:
-        network: its parameters are optimised; those with two or more dimensions are filters.
-        lr: learning rate of both parts.
-        weight_decay: decoupled, on filters only: a step multiplies them by 1 - lr * weight_decay.
-        momentum: of the filters, in [0, 1).
-        betas: of Adam.
-        eps: of Adam.
+        network: network to optimise; parameters with two or more dimensions are filters.
+        lr: learning rate of both Muon and Adam.
+        weight_decay: decoupled, filters only: each step multiplies them by 1 - lr * weight_decay.
+        momentum: momentum of Muon, in [0, 1).
+        betas: Adam's betas.
+        eps: Adam's epsilon.
 
     Source: Jordan et al., "Muon" (2024) for the update; Liu et al., "Muon is scalable for LLM
-    training" (arXiv:2502.16982), section 2.2 for scale and weight decay.
+    training" (arXiv:2502.16982), section 2.2 for the scale and the weight decay.
     """
 
     def __init__(
@@ -60,8 +61,8 @@ class Muon(torch.optim.Optimizer):
             update(group, [p for p in group["params"] if p.grad is not None])
 
     def _step_filters(self, group: dict[str, Any], filters: list[Tensor]) -> None:
-        # Filters of one shape go through the iteration as one batch. The batch's momentum is the
-        # state of its first filter.
+        # Filters of the same shape are orthogonalised as one batch. The state of the first filter
+        # holds the momentum of the batch.
         batches = defaultdict(list)
         for p in filters:
             batches[p.shape].append(p)
@@ -71,14 +72,14 @@ class Muon(torch.optim.Optimizer):
             momentum = state.setdefault("momentum", torch.zeros_like(grads))
             momentum.lerp_(grads, 1 - group["momentum"])
             updates = orthogonalize(grads.lerp_(momentum, group["momentum"]))
-            size = ADAM_SIZE * math.sqrt(max(updates.shape[1:]))
+            scale = ADAM_RMS * math.sqrt(max(updates.shape[1:]))
             for p, update in zip(batch, updates, strict=True):
                 p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.view(shape), alpha=-group["lr"] * size)
+                p.add_(update.view(shape), alpha=-group["lr"] * scale)
 
     def _step_others(self, group: dict[str, Any], others: list[Tensor]) -> None:
-        # Hundreds of small vectors: Adam runs on their concatenation. Its moments are the state of
-        # the first vector.
+        # Adam runs on the concatenation of hundreds of small vectors. The state of the first vector
+        # holds the moments of all.
         grads = torch.cat([p.grad.flatten() for p in others if p.grad is not None])
         state = self.state[others[0]]
         if not state:
@@ -94,14 +95,14 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """Bring the singular values of each matrix [B, M, N] near 1, between about 0.7 and 1.2.
+    """Map the singular values of each matrix [B, M, N] to about 0.7 to 1.2.
 
-    Each Newton-Schulz iteration maps a singular value s to a s + b s^3 + c s^5. A zero matrix stays
-    zero.
+    Each Newton-Schulz iteration maps a singular value s to a s + b s^3 + c s^5. Values very near 0
+    stay smaller, and a zero matrix stays zero.
 
     Source: Jordan et al., "Muon" (2024).
     """
-    if matrices.shape[1] > matrices.shape[2]:  # the products are smaller on the shorter side
+    if matrices.shape[1] > matrices.shape[2]:  # x @ x.mT is smaller for the shorter side
         transposed: Tensor = orthogonalize(matrices.mT, iterations).mT
         return transposed
     a, b, c = ROOT_COEFFICIENTS
@@ -113,7 +114,7 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
 
 
 def make_optimizer(recipe: Training, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of a recipe."""
+    """Return the optimizer of a recipe."""
     if recipe.optimizer == "muon":
         return Muon(network, recipe.lr, recipe.weight_decay)
     return torch.optim.Adam(network.parameters(), fused=True)

@@ -1,4 +1,4 @@
-"""A training run: what it is made of, and its files."""
+"""A training run: its parts, its files, and resuming it."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ from utils.metrics import WINDOW
 from utils.runlog import RunLog
 from utils.runtime import choose_device, provenance
 
-# Settings of older runs under their present names.
+# Old names of settings -> current names.
 RENAMED = {"training.held_out": "training.validation", "start_sha256": "init_sha256"}
 
 
@@ -48,7 +48,7 @@ class SupervisedOutputs(nn.Module):
 
 @dataclass
 class Run:
-    """All parts of a run; `best` is the only one that changes while it trains."""
+    """The parts of a run. Only `best` is reassigned during training."""
 
     config: Config
     folder: Path
@@ -56,11 +56,11 @@ class Run:
     precision: torch.dtype
     data: TrainingData
     network: Network
-    model: nn.Module  # the network, on all GPUs, with all its supervised outputs
+    model: nn.Module  # `network` with all supervised outputs, on all GPUs
     optimizer: torch.optim.Optimizer
     loss: Loss
-    settings: dict[str, Any]  # all that decides the weights
-    origin: dict[str, Any]  # what every file of the run says about where it comes from
+    settings: dict[str, Any]  # everything that affects the weights
+    origin: dict[str, Any]  # config, hashes and provenance, stored with weights, scores and log
     first: int  # steps done before this process
     steps: int
     best: float  # PSNR of the best validation so far, dB
@@ -68,16 +68,16 @@ class Run:
 
     @property
     def monitored(self) -> Pairs:
-        """The pairs that are scored on the way: validation pairs, or else a few test pairs."""
+        """Pairs scored during training: validation pairs, or a few test pairs if there are none."""
         return self.data.validation or self.data.test[: self.config.monitoring.eval_pairs]
 
 
 def open_run(config: Config) -> Run:
-    """Open data, network and optimizer, and resume the run if its folder holds one.
+    """Build a run; resume it if its folder contains a resume state.
 
     Raises:
-        UserError: the data or the weights to start from cannot be used, or the folder holds
-            another run.
+        UserError: the data or the initial weights cannot be used, or the folder contains a run with
+            other settings.
     """
     recipe = config.training
     folder = config.run or Path("runs") / config.name
@@ -118,13 +118,13 @@ def open_run(config: Config) -> Run:
 
 
 def open_data(config: Config) -> TrainingData:
-    """The images of a run, all of them large enough to be scored.
+    """Open the images of a run and check that the scored ones are large enough.
 
     Raises:
-        UserError: they cannot be used.
+        UserError: the data cannot be used.
     """
     data = open_training(config)
-    for pair in (*data.test, *data.validation):  # else scoring would fail after the training
+    for pair in (*data.test, *data.validation):  # fail now, not after the training
         if min(pair.clean.shape[:2]) < WINDOW:
             raise UserError(
                 f"cannot score {pair.name}: it is smaller than {WINDOW}x{WINDOW} pixels"
@@ -133,10 +133,10 @@ def open_data(config: Config) -> TrainingData:
 
 
 def build_network(config: Config, device: torch.device) -> Network:
-    """The network that a run begins with.
+    """Build the network with its initial weights.
 
     Raises:
-        UserError: the weights to start from do not fit.
+        UserError: the initial weights do not fit.
     """
     torch.manual_seed(config.training.seed)
     network = NETWORKS[config.network.name](**asdict(config.network))
@@ -147,7 +147,7 @@ def build_network(config: Config, device: torch.device) -> Network:
 
 
 def batches(run: Run) -> Iterator[PatchPair]:
-    """The batches of all steps that are left, [B, 3, P, P]."""
+    """Iterate over the batches of all remaining steps, [B, 3, P, P]."""
     per_step = patches_per_step(run.config.training)
     loader = DataLoader(
         run.data.patches,
@@ -160,14 +160,14 @@ def batches(run: Run) -> Iterator[PatchPair]:
 
 
 def _settings(config: Config, data: TrainingData) -> dict[str, Any]:
-    """All that decides the weights; a run is resumed only where it is the same."""
+    """Everything that affects the weights; a run is resumed only with the same settings."""
     pixels = hashlib.sha256()
     for pair in (*data.patches.pairs, *data.validation):
         pixels.update(pair.rainy.tobytes())
         pixels.update(pair.clean.tobytes())
-    # The first source of layers are the pairs themselves.
+    # The first source contains the layers of the pairs, which are already hashed.
     layers = [image for source in data.patches.exchange.sources[1:] for image in source.images]
-    for image in (*data.patches.dry, *layers):
+    for image in (*data.patches.clean_scenes, *layers):
         pixels.update(image.tobytes())
     settings = as_dict(config)
     return {
@@ -177,7 +177,7 @@ def _settings(config: Config, data: TrainingData) -> dict[str, Any]:
         "data_sha256": pixels.hexdigest(),
         "init_sha256": config.init_from
         and hashlib.sha256(config.init_from.read_bytes()).hexdigest(),
-        # Validation chooses among the evaluated states.
+        # With validation, best.pt is selected among the evaluated steps.
         "eval_every": config.monitoring.eval_every if data.validation else None,
     }
 
@@ -189,18 +189,21 @@ def _resume(
     optimizer: torch.optim.Optimizer,
     scenes: int,
 ) -> tuple[int, float]:
-    """Load the resume state if there is one: steps done and best PSNR so far.
+    """Load the resume state if there is one; return the steps done and the best PSNR so far.
 
-    The length of a run may change as long as every step so far keeps its learning rate.
+    The length of a run may change if the learning rates of all steps so far stay the same.
+
+    Raises:
+        UserError: the folder contains another run.
     """
     path = folder / "latest.pt"
     if not path.exists():
         return 0, -math.inf
     state = checkpoint.load(path)
     if "settings" not in state:
-        raise UserError(f"{path} is no resume state of train.py: give this run another --run")
+        raise UserError(f"{path} is not a resume state of train.py: choose another --run")
     saved = {RENAMED.get(key, key): value for key, value in json.loads(state["settings"]).items()}
-    # A run from before a setting existed ran with its default.
+    # A setting that the saved run does not know has its default.
     defaults = {f"training.{key}": value for key, value in as_dict(Training()).items()}
     then = {**settings, **defaults, **saved}
     may_differ: set[str] = set()
@@ -209,8 +212,8 @@ def _resume(
     for key, now in settings.items():
         if then[key] != now and key not in may_differ:
             raise UserError(
-                f"{folder} holds a run with other settings ({key} {then[key]}, now {now}): "
-                "run its command again to resume it, or give this one another --run"
+                f"{folder} contains a run with other settings ({key} {then[key]}, now {now}): "
+                "repeat its command to resume it, or choose another --run"
             )
     checkpoint.load_state(network, rename(state["network"]), path)
     optimizer.load_state_dict(state["optimizer"])
@@ -223,7 +226,7 @@ def _recipe(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def save_state(run: Run, done: int) -> None:
-    """Write latest.pt. Patches and learning rate need no state: they follow from the step."""
+    """Write latest.pt. Patches and learning rate depend only on the step and need no state."""
     state = {
         "settings": json.dumps(run.settings),
         "step": done,
@@ -235,7 +238,7 @@ def save_state(run: Run, done: int) -> None:
 
 
 def save_weights(run: Run, done: int) -> None:
-    """Write best.pt: the network, how to build it, and where it comes from."""
+    """Write best.pt: the weights, the arguments of the network, and provenance."""
     weights = checkpoint.Weights(
         run.network.state_dict(),
         run.config.network.name,

@@ -1,4 +1,4 @@
-"""Length and learning rate of a training run, as functions of the step alone."""
+"""Length and learning rate of a training run; both depend only on the recipe and the step."""
 
 import math
 from dataclasses import fields
@@ -6,20 +6,20 @@ from typing import Any
 
 from config.schema import Training
 
-# Settings that only decide how long a run is.
+# Settings that may change on resume: the length of the run and its cooldown.
 LENGTH = ("steps", "passes", "cooldown")
 
 
 def patches_per_step(recipe: Training) -> int:
-    """Patches that one optimizer step sees."""
+    """Number of patches per optimizer step."""
     return recipe.batch_size * recipe.accumulate
 
 
 def total_steps(recipe: Training, scenes: int) -> int:
     """Number of steps.
 
-    The released code counts passes over patches, not epochs over batches, and its loop makes one
-    step more than that: 1000 * 1800 / 12 + 1 = 150,001 for Rain100H.
+    As in the released code, `passes` is the number of patches per scene, and the loop runs one
+    more step: 1000 * 1800 / 12 + 1 = 150,001 for Rain100H.
     """
     if recipe.steps is not None:
         return recipe.steps
@@ -29,15 +29,17 @@ def total_steps(recipe: Training, scenes: int) -> int:
 def learning_rate(recipe: Training, step: int, steps: int, scenes: int) -> float:
     """Learning rate of a step.
 
-    The trapezoid rises over `warmup` steps, stays constant, and falls linearly over the last
-    `cooldown` share. While it is constant, no rate depends on the length of the run.
-    The released scheduler is stepped before the optimizer, so each cut comes one step early.
+    The trapezoid rises linearly over `warmup` steps, stays constant, and falls linearly to 0 over
+    the final `cooldown` fraction. Before that, the rate does not depend on the length of the run.
+
+    The released multistep scheduler is stepped before the optimizer, so each cut comes one step
+    early.
 
     Args:
-        recipe: schedule and its settings.
-        step: from 0.
-        steps: length of the run.
-        scenes: training scenes, which `passes` are counted over.
+        recipe: the training recipe.
+        step: step number, from 0.
+        steps: length of the run in steps.
+        scenes: number of training scenes.
     """
     if recipe.schedule == "cosine":
         return recipe.lr * (1 + math.cos(math.pi * step / steps)) / 2
@@ -50,7 +52,7 @@ def learning_rate(recipe: Training, step: int, steps: int, scenes: int) -> float
 
 
 def milestones(recipe: Training, scenes: int) -> list[int]:
-    """Steps at which the released scheduler cuts the learning rate."""
+    """Steps at which the multistep schedule cuts the learning rate."""
     if recipe.steps is not None:
         return [int(share * recipe.steps) for share in recipe.milestones]
     per_step = patches_per_step(recipe)
@@ -58,7 +60,7 @@ def milestones(recipe: Training, scenes: int) -> list[int]:
 
 
 def describe_schedule(recipe: Training, steps: int, scenes: int) -> str:
-    """The course of the learning rate in words."""
+    """Describe the learning rate schedule in words."""
     if recipe.schedule == "cosine":
         return "cosine to 0"
     if recipe.schedule == "trapezoid":
@@ -69,13 +71,13 @@ def describe_schedule(recipe: Training, steps: int, scenes: int) -> str:
 
 
 def same_so_far(then: dict[str, Any], now: dict[str, Any], done: int, scenes: int) -> bool:
-    """Whether two recipes give the first `done` steps the same learning rates.
+    """Whether two recipes have the same learning rates in the first `done` steps.
 
     Args:
-        then: values of the fields of `Training`.
-        now: the same.
-        done: steps.
-        scenes: training scenes.
+        then: fields of `Training` of the saved run.
+        now: fields of `Training` of the current run.
+        done: number of completed steps.
+        scenes: number of training scenes.
     """
     names = [field.name for field in fields(Training)]
     recipes = [Training(**{name: values[name] for name in names}) for values in (then, now)]

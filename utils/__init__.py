@@ -1,1 +1,1 @@
-"""Tensors and files. Knows nothing of rain, configs or networks."""
+"""Helpers for tensors, files and the machine, independent of configs, data and networks."""

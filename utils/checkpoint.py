@@ -1,7 +1,7 @@
-"""Checkpoints: plain tensors, numbers and strings, written whole or not at all.
+"""Checkpoints of plain tensors, numbers and strings, written atomically.
 
-A run keeps two files. Resume state (`latest.pt`) is everything the next step needs. Weights
-(`best.pt`) are the network alone, with its name, arguments and provenance.
+A run keeps two files. The resume state (`latest.pt`) holds everything the next step needs. The
+weights (`best.pt`) hold only the network, with its name, arguments and provenance.
 """
 
 import json
@@ -23,22 +23,22 @@ PREFIXES = ("module.", "_orig_mod.")
 
 
 class Weights(NamedTuple):
-    """A network's parameters and what the file says about them."""
+    """A network's state dict and the metadata of its file."""
 
     state: dict[str, Tensor]
-    network: str | None  # its name, None where the file does not say
+    network: str | None  # name of the network, None if the file does not contain it
     arguments: dict[str, Any]  # of the network's constructor
     metadata: dict[str, Any]
 
 
 def save(path: Path, payload: dict[str, Any]) -> None:
-    """Write `payload`, whole or not at all."""
+    """Write `payload` atomically."""
     with replacing(path) as stream:
         torch.save(payload, stream)
 
 
 def save_weights(path: Path, weights: "Weights") -> None:
-    """Write weights: a safetensors file with metadata by that suffix, else a torch one."""
+    """Write weights as safetensors if `path` has that suffix, else with torch.save."""
     if path.suffix != ".safetensors":
         payload = weights._asdict()
         save(path, {"state_dict": payload.pop("state"), **payload})
@@ -54,10 +54,10 @@ def save_weights(path: Path, weights: "Weights") -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read a checkpoint to the CPU without running any code that it may carry.
+    """Load a checkpoint to the CPU without executing pickled code.
 
     Raises:
-        UserError: the file is missing, no checkpoint, or a pickle of foreign objects.
+        UserError: the file is missing, not a checkpoint, or contains other pickled objects.
     """
     if not path.is_file():
         raise UserError(
@@ -68,16 +68,16 @@ def load(path: Path) -> dict[str, Any]:
             payload = _load_safetensors(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # what is wrong with a file is said below
+                warnings.simplefilter("ignore")  # errors are reported below
                 payload = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
-            f"{path} is not a checkpoint of plain tensors: it is damaged or would run foreign "
-            "code when read; save its state_dict() alone where it was made"
+            f"{path} is not a checkpoint of plain tensors: it is damaged or contains "
+            "pickled objects, which are not loaded; save only its state_dict()"
         ) from None
-    except Exception as error:  # a damaged file fails in as many ways as it can be read
+    except Exception as error:  # a damaged file can raise almost any exception
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"cannot read {path}: not a whole checkpoint ({reason})") from None
+        raise UserError(f"cannot read {path}: damaged or not a checkpoint ({reason})") from None
     if not isinstance(payload, dict):
         raise UserError(f"{path} holds a {type(payload).__name__}, expected a state dict")
     return payload
@@ -96,17 +96,19 @@ def _load_safetensors(path: Path) -> dict[str, Any]:
 
 
 def load_weights(path: Path) -> Weights:
-    """Read weights in any of the common shapes.
+    """Load weights from a file in any common format.
 
-    Bare state dicts, and those under `net`, `state_dict`, `params`, `params_ema` or `model`; keys
-    with `module.` (DataParallel) or `_orig_mod.` (torch.compile) before them.
+    Accepts a bare state dict or one stored under a key of `WRAPPERS`. Removes the key prefixes
+    `module.` (DataParallel) and `_orig_mod.` (torch.compile).
 
     Raises:
-        UserError: as `load`, or no tensors are found.
+        UserError: as in `load`, or the file contains no tensors.
     """
     payload = load(path)
     if "optimizer" in payload and "settings" in payload:
-        raise UserError(f"{path} is the resume state of a run: its weights are best.pt beside it")
+        raise UserError(
+            f"{path} is the resume state of a run: load its weights, best.pt in the same folder"
+        )
     state: Any = payload
     for wrapper in WRAPPERS:
         if isinstance(payload.get(wrapper), dict):
@@ -131,10 +133,10 @@ def _bare(key: str) -> str:
 
 
 def load_state(network: nn.Module, state: dict[str, Tensor], source: Path) -> None:
-    """Copy `state` into `network`, strictly.
+    """Load `state` into `network`, strictly.
 
     Raises:
-        UserError: a key is missing, unexpected or of another shape; the first of each is named.
+        UserError: a key is missing or unexpected, or has another shape; names the first of each.
     """
     own = network.state_dict()
     missing = [key for key in own if key not in state]
@@ -145,10 +147,12 @@ def load_state(network: nn.Module, state: dict[str, Tensor], source: Path) -> No
         if missing:
             parts.append(f"lacks {_names(missing)}")
         if unexpected:
-            parts.append(f"has the unknown {_names(unexpected)}")
+            parts.append(f"has unexpected {_names(unexpected)}")
         if reshaped:
             key = reshaped[0]
-            parts.append(f"{key} is {list(state[key].shape)} there and {list(own[key].shape)} here")
+            parts.append(
+                f"has {key} of shape {list(state[key].shape)}, expected {list(own[key].shape)}"
+            )
         raise UserError(
             f"{source} does not fit this {type(network).__name__}: it {'; '.join(parts)}. "
             "Was it trained with another config?"

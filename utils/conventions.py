@@ -1,4 +1,4 @@
-"""Names of the conventions in which images are scored; `utils.metrics` defines them."""
+"""Names of the metric conventions; `utils.metrics` defines them."""
 
 from typing import Literal, get_args
 

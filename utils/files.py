@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes: a file is written completely or not at all."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Open a temporary file beside `path` for writing, and move it there once it is complete.
+    """Open a temporary file for writing and move it to `path` when it is complete.
 
-    Folders are made as needed. The data is on disk before the move, and after an error the old
-    file, if any, is still there and the temporary one is gone.
+    Missing folders are created. The data is flushed to disk before the move. After an error the
+    temporary file is deleted and an existing file at `path` is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -27,6 +27,6 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8; what a file name holds beyond it is escaped."""
+    """Write UTF-8 text atomically; characters that UTF-8 cannot encode are escaped."""
     with replacing(path) as stream:
         stream.write(text.encode("utf-8", "backslashreplace"))

@@ -1,6 +1,6 @@
 """Images as files, arrays and tensors.
 
-Arrays are [H, W, 3], RGB, uint8 or uint16, with a fourth channel for alpha where the file has one.
+Arrays are [H, W, 3], RGB, uint8 or uint16, or [H, W, 4] if the file has an alpha channel.
 Tensors are float32 [3, H, W] in [0, 1].
 """
 
@@ -24,49 +24,51 @@ Pixels = NDArray[Any]  # [H, W, 3 or 4], uint8 or uint16
 
 
 def list_images(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files of a folder with these suffixes, by name.
+    """List the files of a folder with these suffixes, sorted by name.
 
     Raises:
-        UserError: the folder is missing or holds none.
+        UserError: the folder is missing or has no such file.
     """
     if not folder.is_dir():
-        raise UserError(f"no folder {folder}: check the path, README's Data section has the trees")
+        raise UserError(f"no folder {folder}: check the path, see README's Data section")
     files = sorted(
         f
         for f in folder.iterdir()
-        # Some systems leave `._NAME` beside an image: not one itself.
+        # Skip hidden files: some systems write `._NAME` next to an image.
         if f.suffix.lower() in suffixes and not f.name.startswith(".") and f.is_file()
     )
     if not files:
-        raise UserError(f"nothing in {folder}: expected files ending in {', '.join(suffixes)}")
+        raise UserError(
+            f"nothing to read in {folder}: expected files ending in {', '.join(suffixes)}"
+        )
     return files
 
 
 def read_image(path: Path) -> Pixels:
-    """Read an image whole, upright (EXIF orientation applied), with its bit depth and alpha.
+    """Read an image, keeping its bit depth and alpha channel.
 
-    Grey and palette images become RGB.
+    The EXIF orientation is applied. Grey and palette images become RGB.
 
     Returns:
-        [H, W, 3], or [H, W, 4] with alpha; RGB; uint8, or uint16 where the file has 16 bits.
+        [H, W, 3], or [H, W, 4] with alpha; RGB; uint8, or uint16 for 16-bit files.
 
     Raises:
-        UserError: the file is missing, truncated or no image.
+        UserError: the file is missing, truncated or not an image.
     """
     try:
         with Image.open(path) as file:
-            file.load()  # Pillow, unlike OpenCV, notices a truncated file
+            file.load()  # unlike OpenCV, Pillow detects truncated files
             deep = file.mode[0] in "IF" or _has_16_bits(path, file)
             orientation = file.getexif().get(0x0112, 1)
             if not deep:
                 return _pillow_pixels(file)
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
-    except Exception as error:  # Pillow's decoders raise many kinds
-        raise UserError(f"cannot read {path}: not a whole image file ({error})") from None
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow would cut colour to 8 bits
+    except Exception as error:  # Pillow's decoders raise many types
+        raise UserError(f"cannot read {path}: truncated or not an image ({error})") from None
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow would reduce colour to 8 bits
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"cannot read {path}: expected 8 or 16 bits a channel")
+        raise UserError(f"cannot read {path}: expected 8 or 16 bits per channel")
     return _upright(_opencv_to_rgb(pixels), orientation)
 
 
@@ -101,31 +103,35 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
 
 
 def write_image(path: Path, pixels: Pixels) -> None:
-    """Write RGB or RGBA pixels, uint8 or uint16, by the suffix of `path`; whole or not at all."""
+    """Write RGB or RGBA pixels atomically, uint8 or uint16; the suffix of `path` sets the format.
+
+    Raises:
+        UserError: the format does not support the data type.
+    """
     order = [2, 1, 0, 3][: pixels.shape[2]]
     done, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels[..., order]))
     if not done:
-        raise UserError(f"cannot write {path}: {pixels.dtype} pixels do not fit its format")
+        raise UserError(f"cannot write {path}: its format does not support {pixels.dtype}")
     with replacing(path) as stream:
         stream.write(data.tobytes())
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
-    """[H, W, 3 or 4] integers -> float32 [3, H, W] in [0, 1]; alpha is left out."""
+    """Integers [H, W, 3 or 4] -> float32 [3, H, W] in [0, 1], without alpha."""
     peak = np.iinfo(pixels.dtype).max
     planes = np.ascontiguousarray(pixels[..., :3].transpose(2, 0, 1), dtype=np.float32)
     return torch.from_numpy(planes).div_(float(peak))
 
 
 def to_pixels(image: Tensor, dtype: type[np.unsignedinteger[Any]] = np.uint8) -> Pixels:
-    """Float [3, H, W] in [0, 1] -> [H, W, 3] integers: clamped, then rounded, never wrapped."""
+    """Floats [3, H, W] in [0, 1] -> integers [H, W, 3], clamped and then rounded."""
     peak = np.iinfo(dtype).max
     planes = image.detach().double().clamp(0, 1).mul(peak).round().cpu().numpy()
     return np.ascontiguousarray(planes.transpose(1, 2, 0).astype(dtype))
 
 
 def hstack(*images: Pixels, gap: int = 4) -> Pixels:
-    """Join images of one height in a row, with a white gap: rainy | derained | clean."""
+    """Concatenate images of the same height in a row, separated by white gaps."""
     peak = np.iinfo(images[0].dtype).max
     white = np.full((images[0].shape[0], gap, 3), peak, dtype=images[0].dtype)
     row: list[Pixels] = []

@@ -1,4 +1,4 @@
-"""Apply a network to one image of any size, in tiles where the whole would not fit."""
+"""Apply a network to one image of any size, tiling large images."""
 
 from inspect import signature
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from utils.errors import UserError
 
-WHOLE = 1_000_000  # pixels; the 32-unit JDNet needs about 7 GB for that many
-ALIGNMENT = 16  # the coarsest scale's stride: unaligned tiles see another pixel grid
+MAX_UNTILED = 1_000_000  # pixels; the 32-unit JDNet needs about 7 GB for that many
+ALIGNMENT = 16  # stride of the coarsest scale; tiles must start on its grid
 OVERLAP = 64
-MARGIN = 16  # pixels at an inner edge that are not used at all
+MARGIN = 16  # pixels at an inner tile edge that are discarded
 
 
 @torch.inference_mode()
@@ -22,21 +22,21 @@ def derain(
     Args:
         network: in evaluation mode; see `apply`.
         rainy: [3, H, W] in [0, 1], on the network's device.
-        tile: side of the square tiles in pixels, at least 128, rounded up to a multiple of 16; 0
-            takes the whole image up to a megapixel and tiles of 512 beyond. Tiles overlap by 64
-            pixels and are blended. Where memory runs out, the tile is halved and the image begun
-            again.
-        precision: torch.bfloat16 runs the convolutions in it.
+        tile: side of the square tiles in pixels, at least 128, rounded up to a multiple of 16. 0
+            uses no tiles for images of up to one megapixel and tiles of 512 pixels above. Tiles
+            overlap by 64 pixels and are blended. If memory runs out, the tile side is halved and
+            the image restarted.
+        precision: dtype of the convolutions; torch.bfloat16 uses autocast.
 
     Returns:
         [3, H, W], float32, not clamped.
 
     Raises:
-        UserError: memory does not do for the smallest tile.
+        UserError: there is not enough memory for the smallest tile.
     """
     h, w = rainy.shape[1:]
     if tile == 0:
-        tile = max(h, w) if h * w <= WHOLE else 512
+        tile = max(h, w) if h * w <= MAX_UNTILED else 512
     tile = max(-(-tile // ALIGNMENT) * ALIGNMENT, 2 * OVERLAP)
     while True:
         try:
@@ -46,7 +46,10 @@ def derain(
             if "memory" not in str(error):
                 raise
             if tile <= 2 * OVERLAP:
-                raise UserError(f"out of memory even in tiles of {tile}x{tile} pixels") from None
+                raise UserError(
+                    f"out of memory even with tiles of {tile}x{tile} pixels: "
+                    "free some memory or change --device"
+                ) from None
         tile = max(tile // 2 // ALIGNMENT * ALIGNMENT, 2 * OVERLAP)
 
 
@@ -79,7 +82,7 @@ def _derain_tiles(network: nn.Module, rainy: Tensor, tile: int) -> Tensor:
 
 
 def _spans(length: int, tile: int) -> list[tuple[int, int]]:
-    """Overlapping [start, stop) that cover `length`, starts aligned."""
+    """Overlapping intervals [start, stop) that cover `length`, with aligned starts."""
     if length <= tile:
         return [(0, length)]
     starts = [*range(0, length - tile, tile - OVERLAP), length - tile]
@@ -89,7 +92,7 @@ def _spans(length: int, tile: int) -> list[tuple[int, int]]:
 
 
 def _ramp(start: int, stop: int, length: int, device: torch.device) -> Tensor:
-    """Blending weight: 0 near edges that are not the image's own, rising to 1 inside."""
+    """Blending weight: 0 near tile edges inside the image, rising linearly to 1."""
     position = torch.arange(start, stop, device=device, dtype=torch.float32) + 0.5
     ramp = torch.ones_like(position)
     for edge, inner in ((position - start, start > 0), (stop - position, stop < length)):

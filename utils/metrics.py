@@ -1,16 +1,16 @@
-"""PSNR and SSIM in the field's conventions. A score means nothing without its convention.
+"""PSNR and SSIM in named conventions. Scores of different conventions are not comparable.
 
     y          8-bit rounded luma (BT.601, 16-235), peak 255, SSIM over the valid window. The
                convention of most tables (MSPFN, MPRNet, Restormer).
     y-float    unrounded luma, peak 255; SSIM after down-sampling by max(1, round(min(H, W) / 256)).
                The RCDNet lineage.
-    y-prenet   the same, but the derained image is cut to 8 bits, not rounded, as the released
-               PReNet saves it: about 0.2 dB less.
+    y-prenet   as y-float, but the derained image is truncated to 8 bits instead of rounded, as the
+               released PReNet saves it: about 0.2 dB lower.
     rgb        8-bit RGB as scikit-image scores it, SSIM averaged over the channels.
-    rgb-jdnet  the released JDNet script: floats never rounded, PSNR of the clipped output, SSIM of
-               the unclipped output under zero padding.
+    rgb-jdnet  the released JDNet script: floats are not rounded, PSNR of the clipped output, SSIM
+               of the unclipped output with zero padding.
 
-All but the last clamp the derained image and bring it to 8 bits first, as saving it would.
+All but rgb-jdnet first clamp the derained image and convert it to 8 bits, as saving it would.
 SSIM is that of Wang et al. (2004): 11x11 Gaussian window, sigma 1.5, K1 0.01, K2 0.03.
 """
 
@@ -27,7 +27,7 @@ WINDOW, SIGMA = 11, 1.5
 
 
 class Score(NamedTuple):
-    """PSNR in dB (inf for equal images) and SSIM, one value an image."""
+    """PSNR in dB (inf for equal images) and SSIM, one value per image."""
 
     psnr: Tensor
     ssim: Tensor
@@ -37,9 +37,9 @@ def score(derained: Tensor, clean: Tensor, convention: Convention) -> Score:
     """Score images in a named convention, computed in float64.
 
     Args:
-        derained: [B, 3, H, W] or [3, H, W], RGB; floats in [0, 1] (what lies outside is clamped
-            as the convention says) or uint8.
-        clean: the ground truth, of the same shape.
+        derained: [B, 3, H, W] or [3, H, W], RGB; uint8, or floats in [0, 1] (values outside
+            are clamped as the convention says).
+        clean: ground truth of the same shape.
         convention: one of `CONVENTIONS`.
 
     Returns:
@@ -55,7 +55,7 @@ def score(derained: Tensor, clean: Tensor, convention: Convention) -> Score:
     """
     if derained.shape != clean.shape or derained.dim() not in (3, 4):
         raise ValueError(
-            f"expected two images of one shape, got {tuple(derained.shape)} and "
+            f"expected two images of the same shape, got {tuple(derained.shape)} and "
             f"{tuple(clean.shape)}"
         )
     if convention not in _SCORERS:
@@ -73,7 +73,7 @@ def _unit_float64(x: Tensor) -> Tensor:
 
 
 def _score_y(a: Tensor, b: Tensor) -> Score:
-    a, b = (_luma(_eight_bit(x)).add(0.5).floor() for x in (a, b))  # MATLAB rounds halves up
+    a, b = (_luma(_eight_bit(x)).add(0.5).floor() for x in (a, b))  # MATLAB rounds half up
     return Score(_psnr(a, b, 255), _mean(ssim_map(a, b, peak=255)))
 
 
@@ -83,7 +83,8 @@ def _score_y_float(a: Tensor, b: Tensor) -> Score:
 
 
 def _score_y_prenet(a: Tensor, b: Tensor) -> Score:
-    cut = (a.float().clamp(0, 1) * 255).floor()  # in float32, as released: whole numbers stay whole
+    # In float32, as released, so that 8-bit values are exact.
+    cut = (a.float().clamp(0, 1) * 255).floor()
     return _score_y_float(cut.double() / 255, b)
 
 
@@ -107,14 +108,14 @@ _SCORERS: dict[str, Callable[[Tensor, Tensor], Score]] = {
 
 
 def _eight_bit(x: Tensor) -> Tensor:
-    """[0, 1] -> whole numbers in [0, 255]."""
+    """[0, 1] -> integers in [0, 255]."""
     return x.clamp(0, 1).mul(255).round()
 
 
 def _luma(x: Tensor) -> Tensor:
     """MATLAB's rgb2ycbcr, first channel: [B, 3, H, W] in [0, 255] -> [B, 1, H, W] in [16, 235].
 
-    The weights are whole numbers over 255,000, so that the sum is exact and a half is a half.
+    The weights are integers over 255,000, so the sum is exact and halves round correctly.
     """
     weights = torch.tensor([65481, 128553, 24966], dtype=x.dtype, device=x.device)
     return (x * weights.view(1, 3, 1, 1)).sum(dim=1, keepdim=True) / 255_000 + 16
@@ -129,7 +130,7 @@ def _mean(values: Tensor) -> Tensor:
 
 
 def _shrink(x: Tensor) -> Tensor:
-    """MATLAB ssim.m v2009: box filter with mirrored border, then every f-th pixel."""
+    """MATLAB ssim.m v2009: box filter with mirrored border, then subsampling by f."""
     factor = max(1, int(min(x.shape[2:]) / 256 + 0.5))
     if factor == 1:
         return x
@@ -139,7 +140,7 @@ def _shrink(x: Tensor) -> Tensor:
 
 
 def _mirror(x: Tensor, dim: int, before: int, after: int) -> Tensor:
-    """Extend by mirroring with the edge repeated (MATLAB's 'symmetric')."""
+    """Pad by mirroring, edge included ('symmetric' in MATLAB)."""
     length = x.shape[dim]
     head = x.narrow(dim, 0, before).flip(dim)
     tail = x.narrow(dim, length - after, after).flip(dim)
@@ -154,8 +155,8 @@ def ssim_map(
     Args:
         a: [B, C, H, W].
         b: the same shape.
-        peak: the largest value an image can take.
-        padding: "valid" keeps windows that lie inside the image, "zero" surrounds it with zeros.
+        peak: maximum possible pixel value.
+        padding: "valid" uses only windows inside the image, "zero" pads the image with zeros.
 
     Returns:
         [B, C, H - 10, W - 10] for "valid", [B, C, H, W] for "zero"; in the dtype of `a`.
@@ -168,8 +169,8 @@ def ssim_map(
         raise ValueError(f"SSIM needs at least {WINDOW}x{WINDOW} pixels, got {h}x{w}")
     with torch.autocast(a.device.type, enabled=False):
         moments = torch.stack([a, b, a * a, b * b, a * b])
-        # The separable blur as two products with banded matrices: far faster here than a
-        # convolution with one input channel.
+        # The separable blur as two products with banded matrices: much faster than a depthwise
+        # convolution.
         blurred = _blur_matrix(h, padding, a) @ moments @ _blur_matrix(w, padding, a).T
         mean_a, mean_b, mean_aa, mean_bb, mean_ab = blurred.unbind()
         var_a, var_b = mean_aa - mean_a**2, mean_bb - mean_b**2
@@ -181,7 +182,7 @@ def ssim_map(
 
 
 def _blur_matrix(length: int, padding: str, like: Tensor) -> Tensor:
-    """The Gaussian as a matrix, [length or length - 10, length]; a row sums to 1 inside."""
+    """The Gaussian as a banded matrix, [length or length - 10, length]; inner rows sum to 1."""
     radius = WINDOW // 2
     index = torch.arange(length, device=like.device, dtype=torch.float64)
     centres = index if padding == "zero" else index[radius : length - radius]

@@ -1,4 +1,4 @@
-"""The record of a run: a JSON line an event, tensorboardX scalars and pictures, lines on screen."""
+"""Log of a run: JSON lines, tensorboardX scalars and images, and lines on screen."""
 
 import json
 import sys
@@ -16,9 +16,9 @@ class RunLog:
     """Appends to `folder`/log.jsonl and `folder`/tensorboard.
 
     Args:
-        folder: the run's.
-        step: updates already done; what an interrupted run logged beyond them is dropped, since it
-            will happen again.
+        folder: the folder of the run.
+        step: steps already done. Later entries of an interrupted run are dropped, because these
+            steps are repeated.
     """
 
     def __init__(self, folder: Path, step: int) -> None:
@@ -31,27 +31,27 @@ class RunLog:
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
     def event(self, name: str, step: int, **values: Any) -> None:
-        """Write one line, and every number in it as a scalar."""
+        """Write one line, and each float in it as a scalar."""
         with self.path.open("a") as stream:
             stream.write(json.dumps({"event": name, "step": step, **values}) + "\n")
         numbers = {key: value for key, value in values.items() if isinstance(value, float)}
         for key, value in numbers.items():
             self.board.add_scalar(f"{name}/{key}", value, step)
-        # On a terminal tqdm's bar shows that it goes on; elsewhere every line does.
+        # On a terminal tqdm's bar already shows the steps.
         if numbers and (name != "step" or not sys.stderr.isatty()):
             tqdm.write(f"{name} {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in numbers.items()))
 
     def picture(self, name: str, step: int, pixels: Pixels) -> None:
-        """Show an [H, W, 3] image on the board."""
+        """Add an [H, W, 3] image to TensorBoard."""
         self.board.add_image(name, pixels, step, dataformats="HWC")
 
     def close(self) -> None:
-        """Flush and close the board."""
+        """Flush and close the TensorBoard writer."""
         self.board.close()
 
 
 def _step(line: str) -> int:
-    """Step of a line; of a torn last line, one past any step."""
+    """Step of a log line; sys.maxsize for an incomplete line."""
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError):

@@ -1,4 +1,4 @@
-"""The machine: device, memory, and a record of what ran."""
+"""Device, threads, memory, costs of a network, and provenance."""
 
 import copy
 import ctypes
@@ -22,10 +22,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def choose_device(name: str) -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU; any other name is torch's.
+    """Return a device; `auto` is CUDA if available, else the CPU.
 
     Raises:
-        UserError: torch does not know the name, or the device is not there.
+        UserError: torch does not know the name, or the device is not available.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -34,38 +34,38 @@ def choose_device(name: str) -> torch.device:
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"no device {name!r} here ({reason}): try --device cpu") from None
-    # float32 means float32; without this, convolutions on newer GPUs keep 10 bits of the mantissa.
+        raise UserError(f"device {name!r} is not available ({reason}): try --device cpu") from None
+    # Keep float32 exact: TF32 convolutions on newer GPUs have only 10 bits of mantissa.
     torch.backends.cudnn.allow_tf32 = False
     return device
 
 
 def set_threads(count: int | None) -> None:
-    """Run the CPU's arithmetic in so many threads; None leaves PyTorch's choice, all cores."""
+    """Set the number of CPU threads; None keeps PyTorch's default, all cores."""
     if count is not None:
         torch.set_num_threads(count)
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep what is freed: fresh pages can cost more than the arithmetic on them.
+    """Make glibc keep freed memory, because page faults can cost more than the arithmetic.
 
-    A 481x321 forward takes about half the time with it. Does nothing on other C libraries.
+    This halves the time of a 481x321 forward pass. Does nothing with other C libraries.
     """
     if sys.platform.startswith("linux") and platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
         trim_threshold, mmap_max = -1, -4  # M_TRIM_THRESHOLD, M_MMAP_MAX of malloc.h
-        libc.mallopt(trim_threshold, -1)  # never, however much is free
+        libc.mallopt(trim_threshold, -1)  # never return memory to the system
         libc.mallopt(mmap_max, 0)
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for a GPU to finish; without it a timing measures the queueing alone."""
+    """Wait for the GPU to finish, as timings need; does nothing on the CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes in use so far: of torch's tensors on a GPU, of the whole process on the CPU."""
+    """Peak memory in bytes: of tensors on a GPU, of the whole process on the CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -73,24 +73,24 @@ def peak_memory(device: torch.device) -> int:
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of learnt values."""
+    """Number of learnable parameters."""
     return sum(p.numel() for p in network.parameters())
 
 
 def count_macs(network: nn.Module, height: int, width: int) -> int:
-    """Multiply-adds of one forward on a [1, 3, height, width] image; nothing is computed."""
+    """Multiply-adds of one forward pass on a [1, 3, height, width] image, on the meta device."""
     with FlopCounterMode(display=False) as counter, torch.inference_mode():
         copy.deepcopy(network).to("meta")(torch.empty(1, 3, height, width, device="meta"))
     return int(counter.get_total_flops()) // 2
 
 
 def provenance() -> dict[str, Any]:
-    """What a number must carry to be reproduced: command, commit, versions, machine."""
+    """What is needed to reproduce a result: command, commit, versions, machine."""
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # a str subclass, which is no plain value
+        "torch": str(torch.__version__),  # a subclass of str; plain values only
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
@@ -99,7 +99,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """The checked-out commit, marked where files differ from it; empty outside git."""
+    """The checked-out commit, marked -dirty if files differ from it; empty outside git."""
     try:
         result = subprocess.run(
             ["git", "describe", "--always", "--dirty", "--abbrev=12"],

@@ -1,4 +1,4 @@
-"""Videos as files and frames, without their sound. Frames are [H, W, 3], RGB, uint8."""
+"""Read and write videos without sound. Frames are uint8 [H, W, 3], RGB."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,18 +15,18 @@ SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video, by its name."""
+    """Whether the suffix of a file is that of a video."""
     return path.suffix.lower() in SUFFIXES
 
 
 class Frames:
-    """The frames of a video, upright, in order; to be walked once. Their number is a guess.
+    """The frames of a video in order, upright. Iterate only once; the length is an estimate.
 
     Attributes:
-        rate: frames a second; the mean where a video has no constant rate.
+        rate: frames per second; the mean for a video with a variable rate.
 
     Raises:
-        UserError: the file is missing, no video, or not one frame can be decoded.
+        UserError: the file is missing, not a video, or no frame can be decoded.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,7 +34,9 @@ class Frames:
         self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
         there, self._first = self._capture.read()
         if not there:
-            raise UserError(f"cannot read {path}: not a whole video file, or of a foreign codec")
+            raise UserError(
+                f"cannot read {path}: truncated, not a video, or of an unsupported codec"
+            )
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self.rate = rate if 1 <= rate <= 240 else 25.0
 
@@ -50,18 +52,18 @@ class Frames:
 
 @contextmanager
 def video_writer(path: Path, rate: float) -> Iterator[Callable[[Pixels], None]]:
-    """Give a function that appends a frame to an MP4 file; whole or not at all.
+    """Yield a function that appends a frame to an MP4 file, which is written atomically.
 
-    The codec is MPEG-4 part 2, which every OpenCV can write. It wants even sides: an odd one is
-    continued by a copy of its last row or column.
+    The codec is MPEG-4 part 2, which every OpenCV build can write. It needs even sides: odd ones
+    are padded by repeating the last row or column.
 
     Args:
-        path: of the video; its folder is made as needed.
-        rate: frames a second, kept to a thousandth, above 65 to a hundredth.
+        path: of the video; its folder is created if missing.
+        rate: frames per second, rounded to three decimals, or to two from 65 on.
 
     Raises:
-        UserError: there is no encoder, a frame has another size than the first, or the disk did
-            not take them all.
+        UserError: there is no encoder, a frame differs in size from the first, or not all frames
+            were written.
     """
     _silence()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,18 +77,20 @@ def video_writer(path: Path, rate: float) -> Iterator[Callable[[Pixels], None]]:
             code, limited = cv2.VideoWriter.fourcc(*"mp4v"), round(rate, 3 if rate < 65 else 2)
             if not writer.open(str(partial), cv2.CAP_FFMPEG, code, limited, sizes[0]):
                 raise UserError(
-                    f"cannot write {path}: OpenCV takes no MPEG-4 at {limited} a second"
+                    f"cannot write {path}: OpenCV cannot encode MPEG-4 at {limited} frames/s"
                 )
         if sizes[-1] != sizes[0]:
-            raise UserError(f"cannot write {path}: frame {len(sizes)} is no longer {sizes[0]}")
+            raise UserError(
+                f"cannot write {path}: frame {len(sizes)} has size {sizes[-1]}, expected {sizes[0]}"
+            )
         writer.write(np.pad(frame[..., ::-1], ((0, h % 2), (0, w % 2), (0, 0)), mode="edge"))
 
     try:
         yield write
-        writer.release()  # it tells of no failure
+        writer.release()  # reports no errors, so count the frames
         if (kept := len(Frames(partial))) < len(sizes):
             raise UserError(
-                f"cannot write {path}: {kept} of {len(sizes)} frames, is the disk full?"
+                f"cannot write {path}: only {kept} of {len(sizes)} frames; is the disk full?"
             )
         os.replace(partial, path)
     finally:
@@ -95,6 +99,6 @@ def video_writer(path: Path, rate: float) -> Iterator[Callable[[Pixels], None]]:
 
 
 def _silence() -> None:
-    """OpenCV and FFmpeg would write their own lines beside ours."""
+    """Disable the log output of OpenCV and FFmpeg."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
