@@ -1,4 +1,4 @@
-"""What all tests share: one thread, small pictures, a tiny run."""
+"""Shared fixtures: random images, a Rain100 folder, a tiny run. All tests run on one thread."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +12,12 @@ from config import CONFIGS
 from config.schema import Config, JDNetConfig, Synthetic
 from utils.image import Pixels, write_image
 
-torch.set_num_threads(1)  # two busy cores slow a suite of small tensors several times
+torch.set_num_threads(1)  # several threads slow down a suite of small tensors
 
 
 @pytest.fixture
 def picture() -> Callable[..., Pixels]:
-    """Random RGB pixels of a size, the same for the same seed."""
+    """Function that returns random RGB pixels, the same for the same seed."""
 
     def make(height: int = 24, width: int = 32, seed: int = 0) -> Pixels:
         return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -27,7 +27,7 @@ def picture() -> Callable[..., Pixels]:
 
 @pytest.fixture
 def rain100_folder(tmp_path: Path, picture: Callable[..., Pixels]) -> Path:
-    """Three pairs under the official Rain100 names, 10 sorting after 9."""
+    """Three pairs with the official Rain100 names; 10 must sort after 9."""
     folder = tmp_path / "rain100"
     for number in (1, 9, 10):
         write_image(folder / f"norain-{number}.png", picture(seed=number))
@@ -37,7 +37,7 @@ def rain100_folder(tmp_path: Path, picture: Callable[..., Pixels]) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Config:
-    """A run of seconds: one small unit, patches of 16 pixels."""
+    """A run that takes seconds: one small unit, patches of 16 pixels."""
     config = CONFIGS["synthetic"]
     return replace(
         config,

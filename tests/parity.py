@@ -1,4 +1,4 @@
-"""Fixtures computed from the released codes: weights from their keys, outputs from a file."""
+"""Parity with the released codes: weights derived from their keys, outputs from fixtures."""
 
 import json
 import zlib
@@ -23,13 +23,13 @@ def load_fixture(name: str) -> dict[str, Any]:
 
 
 def released_names(network: Network) -> dict[str, str]:
-    """Our key -> the released one."""
+    """Map our keys to the released ones."""
     name = type(network).__name__.lower()
     return {key: released_key(name, key) for key in network.state_dict()}
 
 
 def filled(network: N, dtype: torch.dtype) -> N:
-    """The network with every tensor drawn from its released key, as the fixture's were."""
+    """Fill every tensor with random values seeded by its released key, as for the fixtures."""
     network.double()
     names = released_names(network)
     for key, tensor in network.state_dict().items():
@@ -42,7 +42,7 @@ def filled(network: N, dtype: torch.dtype) -> N:
             values = 0.5 + random.rand(*shape)
         elif leaf in ("running_mean", "bias"):
             values = 0.1 * random.standard_normal(shape)
-        elif shape == (1,):  # DANet's shared slopes
+        elif shape == (1,):  # shared PReLU slopes of DANet
             values = np.full(shape, 0.15 if released.startswith("dsnet.") else 0.30)
         elif len(shape) == 1:
             values = 0.5 + random.rand(*shape)
@@ -74,7 +74,7 @@ def assert_matches(output: Tensor, expected: dict[str, Any], tolerance: float) -
 def assert_gradients_match(
     network: Network, loss: Tensor, expected: dict[str, Any], tolerance: float
 ) -> None:
-    """Back-propagate the fixture's loss: its value, the norm of all and of the largest."""
+    """Compare the loss, the total gradient norm and the largest gradient norms."""
     loss.backward()
     assert loss.item() == pytest.approx(expected["loss"], rel=tolerance)
     names = released_names(network)

@@ -8,7 +8,7 @@ from training.losses import LOSSES
 from utils.metrics import score
 
 
-def test_negative_ssim_is_the_released_metric() -> None:
+def test_negative_ssim_equals_the_released_metric() -> None:
     torch.manual_seed(0)
     a, b = torch.rand(2, 3, 20, 20) * 1.5, torch.rand(2, 3, 20, 20)
     expected = -score(a, b, "rgb-jdnet").ssim.mean().item()
@@ -28,7 +28,7 @@ def test_rescan_sums_its_stages() -> None:
 
 
 def test_danet_longhand() -> None:
-    """The edge term with an explicit loop over the pixels of one small plane."""
+    """The edge term is computed with explicit loops over the pixels."""
     torch.manual_seed(0)
     full, clean = (torch.rand(1, 1, 12, 12, dtype=torch.float64).float() for _ in range(2))
     half = torch.rand(1, 1, 6, 6)

@@ -87,7 +87,7 @@ def test_state_dict_keys_are_frozen() -> None:
     assert set(JDNet(units=1).state_dict()) == expected
 
 
-def test_every_parameter_learns_but_the_ones_that_cannot() -> None:
+def test_parameters_without_gradient() -> None:
     """Differences, softmax and batch normalization cancel additive constants."""
     torch.manual_seed(0)
     network = JDNet(units=2).double()
@@ -130,7 +130,7 @@ def test_position_keeps_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) 
     assert torch.equal(*seen)
 
 
-def test_a_grown_network_computes_the_same_and_learns() -> None:
+def test_a_grown_network_has_the_same_output_and_learns() -> None:
     torch.manual_seed(0)
     small, large = (JDNet(units=units, channels=16).eval() for units in (2, 12))
     large.load_state_dict(grow(large, small.state_dict()))

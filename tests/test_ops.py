@@ -117,7 +117,7 @@ def test_shifts_equal_the_reference(size: tuple[int, int]) -> None:
 
 @pytest.mark.usefixtures("compiled")
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_native_hides_no_number_that_is_not_finite(value: float) -> None:
+def test_native_propagates_non_finite_values(value: float) -> None:
     inputs = operator_inputs(1, 12, 40, dtype=torch.float32)
     inputs.phi.data[0, 0, 5, 20] = value
     out = pairwise_attention(*inputs, 7, implementation="native")
@@ -133,7 +133,7 @@ def test_native_hides_no_number_that_is_not_finite(value: float) -> None:
         (3, 5, 4, 2, 8, 7),  # rows shorter than a block
         (2, 40, 9, 1, 3, 15),  # the same in several bands; values not a multiple of four
         (1, 20, 16, 3, 5, 5),
-        (1, 35, 17, 2, 6, 7),  # the last block has one new pixel
+        (1, 35, 17, 2, 6, 7),  # the last block adds one pixel
         (1, 4, 100, 1, 4, 7),
         (2, 20, 33, 4, 16, 3),
         (1, 70, 40, 2, 8, 1),

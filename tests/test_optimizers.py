@@ -1,4 +1,4 @@
-"""Muon, against longhand steps and PyTorch's Adam."""
+"""Muon against an explicit computation and PyTorch's Adam."""
 
 import io
 import math
@@ -23,7 +23,7 @@ def give_gradients(network: nn.Module, seed: int) -> None:
 
 
 def longhand_iteration(matrix: np.ndarray) -> np.ndarray:
-    """Five times s -> 3.4445 s - 4.775 s^3 + 2.0315 s^5 on the singular values."""
+    """Apply s -> 3.4445 s - 4.775 s^3 + 2.0315 s^5 five times to the singular values."""
     u, s, v = np.linalg.svd(matrix / np.linalg.norm(matrix), full_matrices=False)
     for _ in range(5):
         s = 3.4445 * s - 4.775 * s**3 + 2.0315 * s**5
@@ -50,30 +50,30 @@ def test_muon_longhand(shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize("shape", [(32, 288), (288, 32), (16, 16), (1, 7)])
-def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
+def test_singular_values_are_near_one(shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     matrices = torch.randn(3, *shape) * torch.tensor([1e-6, 1.0, 1e6]).view(3, 1, 1)
     values = torch.linalg.svdvals(orthogonalize(matrices))
-    assert values.min() > 0.3  # of a square random matrix, some begin near 0
+    assert values.min() > 0.3  # some singular values of a random square matrix are near 0
     assert values.max() < 1.25
     assert not orthogonalize(torch.zeros(1, *shape)).any()
 
 
-def test_filters_of_one_shape_do_not_mix() -> None:
+def test_filters_of_the_same_shape_are_independent() -> None:
     together = network_of((4, 3, 3, 3), (4, 3, 3, 3), (2, 4, 1, 1), (4,))
-    alone = [nn.ParameterList([nn.Parameter(p.detach().clone())]) for p in together]
-    optimizers = [Muon(network) for network in (together, *alone)]
+    separate = [nn.ParameterList([nn.Parameter(p.detach().clone())]) for p in together]
+    optimizers = [Muon(network) for network in (together, *separate)]
     for step in range(3):
         give_gradients(together, step)
-        for single, p in zip(alone, together, strict=True):
+        for single, p in zip(separate, together, strict=True):
             single[0].grad = p.grad.clone()
         for optimizer in optimizers:
             optimizer.step()
-    for single, p in zip(alone, together, strict=True):
+    for single, p in zip(separate, together, strict=True):
         torch.testing.assert_close(single[0], p, rtol=0, atol=1e-6)
 
 
-def test_the_rest_is_adam() -> None:
+def test_biases_and_norms_use_adam() -> None:
     ours, theirs = network_of((5,), (7,), seed=1), network_of((5,), (7,), seed=1)
     muon, adam = Muon(ours, lr=0.02), torch.optim.Adam(theirs, lr=0.02)
     for step in range(20):
@@ -86,8 +86,8 @@ def test_the_rest_is_adam() -> None:
 
 
 @pytest.mark.parametrize("shape", [(32, 32, 3, 3), (32, 160, 1, 1), (32, 8, 1, 1)])
-def test_updates_have_the_size_of_adams(shape: tuple[int, ...]) -> None:
-    """Noisy gradients about a small mean: what filters see late in a training."""
+def test_muon_updates_have_the_rms_of_adam(shape: tuple[int, ...]) -> None:
+    """Noisy gradients with a small mean, as late in training."""
 
     def root_mean_square_of_updates(make: type[Muon] | type[torch.optim.Adam]) -> float:
         network = network_of(shape)
@@ -106,7 +106,7 @@ def test_updates_have_the_size_of_adams(shape: tuple[int, ...]) -> None:
     assert muon == pytest.approx(adam, rel=0.4)
 
 
-def test_state_goes_through_a_file() -> None:
+def test_state_dict_round_trip() -> None:
     def steps(optimizer: Muon, network: nn.Module, which: range) -> None:
         for step in which:
             give_gradients(network, step)

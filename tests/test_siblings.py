@@ -136,7 +136,7 @@ def test_any_size(name: str, h: int, w: int) -> None:
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_every_parameter_learns_but_the_ones_that_cannot(name: str) -> None:
+def test_parameters_without_gradient(name: str) -> None:
     torch.manual_seed(0)
     network = SMALL[name]().double()
     stages = network.stages(torch.rand(2, 3, 32, 48, dtype=torch.float64))
@@ -239,7 +239,7 @@ def test_prenet_with_the_recurrence_last() -> None:
         torch.testing.assert_close(stage, x)
 
 
-def test_danet_shuffle_is_the_formula() -> None:
+def test_danet_shuffle_longhand() -> None:
     x = torch.randn(2, 8, 3, 4)
     out = shuffle(x)
     assert out.shape == (2, 2, 6, 8)
@@ -250,7 +250,7 @@ def test_danet_shuffle_is_the_formula() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (5, 6)])
-def test_danet_half_size_stage_is_of_the_averaged_image(size: tuple[int, int]) -> None:
+def test_danet_half_size_stage_starts_from_average_pooling(size: tuple[int, int]) -> None:
     network = DANet(channels=8, blocks=1)
     rainy = torch.rand(1, 3, *size)
     with torch.no_grad():
