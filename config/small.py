@@ -22,6 +22,7 @@ RECIPE = Training(
     exchange=0.5,
     optimizer="muon",
     lr=2e-3,
+    weight_decay=0.3,
     schedule="trapezoid",
     steps=60_000,
 )

@@ -263,3 +263,7 @@ def test_exchange_errors(folders: Folders) -> None:
     refuse("--layers needs --exchange", modelled=0.5)
     write_image(folders.layers[0] / "small.png", np.zeros((8, 8, 3), np.uint8))
     refuse(r"patches of 16x16 do not fit a rain layer \(8x8 pixels\)", exchange=0.5)
+    write_image(folders.layers[0] / "small.png", np.zeros((19, 24, 3), np.uint8))
+    recipe = Training(patch_size=16, exchange=0.5, augment="jitter")  # crops up to 20 pixels
+    with pytest.raises(UserError, match=r"patches of 20x20 do not fit a rain layer \(24x19 pix"):
+        open_training(Config("mine", folders, training=recipe))
