@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from config.cli import tool_options
+from models.load import load_weights
 from utils import checkpoint
 from utils.errors import UserError, run_command
 
@@ -60,7 +61,7 @@ def main(arguments: list[str]) -> None:
     scores = options.run / "scores.json"
     if not scores.is_file():
         raise UserError(f"no {scores}: finish the run, train.py scores the test pairs at the end")
-    weights = checkpoint.load_weights(options.run / "best.pt")
+    weights = load_weights(options.run / "best.pt")
     facts = about(weights.metadata, json.loads(scores.read_text()))
     checkpoint.save_weights(options.target, weights._replace(metadata=facts))
     print(json.dumps(facts, indent=2))
