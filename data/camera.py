@@ -31,6 +31,8 @@ def photograph(
 
     The strength of each degradation is drawn uniformly between none and the maximum.
     """
+    if camera == Camera():
+        return rainy, clean
     both: list[Pixels] = [rainy.astype(np.float32), clean.astype(np.float32)]
     if camera.blur:
         sigma = random.uniform(0, camera.blur)

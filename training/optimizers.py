@@ -69,8 +69,9 @@ class Muon(torch.optim.Optimizer):
         for shape, batch in batches.items():
             grads = torch.stack([p.grad for p in batch if p.grad is not None]).flatten(2)
             state = self.state[batch[0]]
-            momentum = state.setdefault("momentum", torch.zeros_like(grads))
-            momentum.lerp_(grads, 1 - group["momentum"])
+            if not state:
+                state["momentum"] = torch.zeros_like(grads)
+            momentum = state["momentum"].lerp_(grads, 1 - group["momentum"])
             updates = orthogonalize(grads.lerp_(momentum, group["momentum"]))
             scale = ADAM_RMS * math.sqrt(max(updates.shape[1:]))
             for p, update in zip(batch, updates, strict=True):
