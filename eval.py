@@ -9,8 +9,6 @@ Without --weights it takes your own run of the preset, else the weights that com
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from config import default_weights
 from config.cli import eval_config
 from config.schema import as_dict
@@ -19,7 +17,13 @@ from evaluation.scores import describe_weights, evaluate, strip_writer, write_sc
 from evaluation.tables import comparison, table
 from models.load import open_network
 from utils.errors import UserError, run_command
-from utils.runtime import choose_device, keep_freed_memory, provenance, set_threads
+from utils.runtime import (
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    provenance,
+    set_threads,
+)
 
 
 def name_of(file: Path) -> str:
@@ -34,6 +38,7 @@ def main(arguments: list[str]) -> None:
     data = settings.data
     set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
+    precision = choose_precision(settings.machine.precision, device)
     output = settings.output or Path("scores") / settings.name
     given = settings.weights or default_weights(settings.name)
     files = [f / "best.pt" if f.is_dir() else f for f in settings.compare] or [given]
@@ -45,7 +50,7 @@ def main(arguments: list[str]) -> None:
     networks = [open_network(file, device, fallback.name, asdict(fallback)) for file in files]
     pairs = open_pairs(data, "test")[: settings.limit]
 
-    origin = {"data": as_dict(settings)["data"], "provenance": provenance()}
+    origin = {"data": as_dict(settings)["data"], "provenance": provenance(device)}
     results = []
     for file, description, network in zip(files, about, networks, strict=True):
         folder = output / name_of(file) if settings.compare else output
@@ -54,7 +59,7 @@ def main(arguments: list[str]) -> None:
             pairs,
             settings.conventions,
             device,
-            getattr(torch, settings.machine.precision),
+            precision,
             settings.tile,
             strip_writer(folder / "strips"),
         )

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from config import default_weights
@@ -31,7 +30,7 @@ from utils.image import (
     write_image,
 )
 from utils.inference import derain
-from utils.runtime import choose_device, keep_freed_memory, set_threads
+from utils.runtime import choose_device, choose_precision, keep_freed_memory, set_threads
 from utils.video import SUFFIXES as VIDEOS
 from utils.video import Frames, is_video, video_writer
 
@@ -85,7 +84,7 @@ def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels], Pixels
     set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
     network = open_network(weights, device)
-    precision = getattr(torch, settings.machine.precision)
+    precision = choose_precision(settings.machine.precision, device)
 
     def change(rainy: Pixels) -> Pixels:
         derained = derain(network, to_tensor(rainy).to(device), settings.tile, precision)

@@ -2,6 +2,7 @@
 
     python train.py                                            # the built-in example
     python train.py rain100l --train-folder DATA/train --test-folder DATA/test
+    torchrun --nproc-per-node 8 train.py rain100l              # docs/training.md
 
 A run writes config.json, log.jsonl, tensorboard/, latest.pt (resume state) and best.pt (weights) to
 runs/NAME. At the end it adds scores.csv, scores.json and strips/.
@@ -9,12 +10,15 @@ runs/NAME. At the end it adds scores.csv, scores.json and strips/.
 
 import json
 import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from config.cli import train_config
@@ -25,10 +29,13 @@ from evaluation.scores import Scores, describe_weights, evaluate, strip_writer, 
 from evaluation.tables import table
 from models.load import open_network
 from training.dry_run import plan
+from training.interruption import Interruption
 from training.losses import log_entry
+from training.meter import Meter
 from training.run import Run, batches, open_run, save_state, save_weights
 from training.schedule import learning_rate
-from utils.errors import UserError, run_command
+from utils import ranks
+from utils.errors import Interrupted, run_command
 from utils.files import write_text
 from utils.image import Pixels, hstack
 from utils.runtime import count_parameters, keep_freed_memory, set_threads
@@ -38,62 +45,75 @@ def train(config: Config) -> Scores:
     """Train a network, or resume the run in its folder, and then score the test pairs.
 
     Raises:
-        UserError: the data cannot be used, the folder contains another run, or the loss is not
-            finite.
+        UserError: the data cannot be used, the folder contains another run or is in use, or the
+            loss is not finite.
+        Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
-    run = open_run(config)
-    recipe, monitoring = config.training, config.monitoring
-    announce(run)
-    stream, saved = batches(run), time.monotonic()
+    with open_run(config) as run:
+        announce(run)
+        with Interruption() as interruption:
+            optimize(run, interruption)
+        return score_test(run)
+
+
+def optimize(run: Run, interruption: Interruption) -> None:
+    """Do the remaining steps of a run; log, validate and save."""
+    recipe, monitoring = run.config.training, run.config.monitoring
+    stream, meter, saved = batches(run), Meter(run.folder), time.monotonic()
     todo = range(run.first, run.steps)
     for step in tqdm(todo, "training", initial=run.first, total=run.steps, disable=None):
         lr = learning_rate(recipe, step, run.steps, run.data.patches.scenes)
         for group in run.optimizer.param_groups:
             group["lr"] = lr
-        loss, norm = compute_gradients(run, stream)
-        if not math.isfinite(loss + norm):
-            raise UserError(explosion(run, step, loss, norm))
-        run.optimizer.step()
+        meter.add(step, *compute_gradients(run, stream), interruption.received is not None)
 
         done = step + 1
         last = done == run.steps
-        if last or done % monitoring.log_every == 0:
+        logs = last or done % monitoring.log_every == 0
+        validates = last or done % monitoring.eval_every == 0
+        if not logs and not validates and run.device.type != "cpu":
+            run.optimizer.step()
+            continue  # reading the meter waits for the GPU
+        loss, norm, stops = meter.read()  # fails before a bad update can be saved
+        run.optimizer.step()
+        if logs:
             run.log.event("step", done, **log_entry(recipe, loss), lr=lr, gradient_norm=norm)
-        if last or done % monitoring.eval_every == 0:
+        if validates:
             psnr = validate(run, done)
             if psnr > run.best or not run.data.validation:
                 run.best = psnr
                 save_weights(run, done)
-        if last or time.monotonic() - saved > 60 * monitoring.save_minutes:
+        if last or stops or time.monotonic() - saved > 60 * monitoring.save_minutes:
             save_state(run, done)
             saved = time.monotonic()
-    return score_test(run)
+        if stops:
+            raise interrupted(run, done, interruption)
 
 
-def compute_gradients(run: Run, stream: Iterator[PatchPair]) -> tuple[float, float]:
+def compute_gradients(run: Run, stream: Iterator[PatchPair]) -> tuple[Tensor, Tensor]:
     """Compute and clip the gradients of one step; return the loss and the norm before clipping."""
     recipe = run.config.training
     run.optimizer.zero_grad()
-    loss = 0.0
-    for _ in range(recipe.accumulate):
+    losses: list[Tensor] = []
+    for part in range(recipe.accumulate):
         rainy, clean = (images.to(run.device, non_blocking=True) for images in next(stream))
-        with torch.autocast(run.device.type, run.precision, run.precision != torch.float32):
-            outputs = run.model(rainy)
-        part = run.loss(outputs, clean) / recipe.accumulate
-        part.backward()
-        loss += part.item()
-        del outputs, part  # free the graph before the next forward pass
+        with ranks.accumulating(run.model, is_last=part + 1 == recipe.accumulate):
+            loss = run.loss(run.model(rainy), clean) / recipe.accumulate
+            loss.backward()
+        losses.append(loss.detach())
+        del loss  # free the graph before the next forward pass
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip or math.inf)
-    return loss, norm.item()
+    return torch.stack(losses).sum(), norm
 
 
-def explosion(run: Run, step: int, loss: float, norm: float) -> str:
-    """Error message for a loss or gradient that is not finite."""
-    latest = run.folder / "latest.pt"
-    kept = f"the last good state is {latest}" if latest.exists() else "nothing was saved yet"
-    return (
-        f"loss {loss:g} with gradient norm {norm:g} at step {step}: {kept}; start a new --run with "
-        "a lower --lr or --clip"
+def interrupted(run: Run, done: int, interruption: Interruption) -> Interrupted:
+    """The exception that ends an interrupted run, with the command that resumes it."""
+    reason = interruption.received or signal.SIGTERM  # None on ranks that only heard of it
+    command = f"{ranks.launcher()} {run.origin['provenance']['command']}"
+    return Interrupted(
+        f"stopped by {reason.name} after step {done} of {run.steps}, which is saved; to resume: "
+        f"{command}",
+        reason,
     )
 
 
@@ -114,18 +134,25 @@ def validate(run: Run, done: int) -> float:
 def score_test(run: Run) -> Scores:
     """Score best.pt on all test pairs; write and print the scores."""
     weights, network = run.folder / "best.pt", run.config.network
-    best = open_network(weights, run.device, network.name, asdict(network))
-    write_strips = strip_writer(run.folder / "strips")
+    best = ranks.from_main(partial(open_network, weights, "cpu", network.name, asdict(network)))
+    best, write_strips = best.to(run.device), strip_writer(run.folder / "strips")
     scores = evaluate(best, run.data.test, EvalConfig.conventions, run.device, view=write_strips)
+    publish(run, weights, scores)
+    return scores
+
+
+@ranks.main_only
+def publish(run: Run, weights: Path, scores: Scores) -> None:
+    """Write and print the test scores of a run."""
     write_scores(run.folder, scores, {**describe_weights(weights), **run.origin})
     psnr, ssim = (scores.mean("y", field) for field in ("psnr", "ssim"))
     run.log.event("test", run.steps, psnr_y=psnr, ssim_y=ssim)
     run.log.close()
-    print(table(scores, run.config.data, f"{type(best).__name__} ({weights})"))
+    print(table(scores, run.config.data, f"{type(run.network).__name__} ({weights})"))
     print(f"\nwritten: {weights}, {run.folder}/scores.csv, scores.json, strips/, tensorboard/")
-    return scores
 
 
+@ranks.main_only
 def announce(run: Run) -> None:
     """Print and log the start of the run."""
     verb = f"resuming after step {run.first} of" if run.first else "training for"
@@ -146,7 +173,8 @@ def main(arguments: list[str]) -> None:
     if config.dry_run:
         print(plan(config))
     else:
-        train(config)
+        with ranks.joined(config.machine.device):
+            train(config)
 
 
 if __name__ == "__main__":

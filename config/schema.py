@@ -231,7 +231,7 @@ class Training:
     l1_weight: float = 1.0
     """Weight of the L1 term of ssim-l1."""
     batch_size: int = 12
-    """Patches per forward pass, in total over all GPUs."""
+    """Patches per forward pass, in total over all GPUs and processes."""
     accumulate: int = 1
     """Forward passes per step (gradient accumulation)."""
     patch_size: int = 64
@@ -322,8 +322,8 @@ class Machine:
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto uses the GPUs if there are any."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the convolutions; the loss is always float32."""
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
+    """Precision of the convolutions; the loss is always float32. tf32 needs a GPU."""
     threads: int | None = None
     """CPU threads; None keeps PyTorch's default, all cores."""
 
@@ -346,7 +346,7 @@ class Config:
     init_from: Path | None = None
     """Initial weights, of the same network or of a JDNet with fewer units."""
     workers: int = 2
-    """Data loading processes; 0 loads in the main process. The patches do not depend on it."""
+    """Data loading processes, per training process; 0 loads in it. The patches stay the same."""
     run: Path | None = None
     """Folder of the run; default runs/NAME."""
     dry_run: bool = False

@@ -17,7 +17,7 @@ from torch import nn
 from tqdm import tqdm
 
 from data.pairs import Pair, Pairs
-from utils import checkpoint
+from utils import checkpoint, ranks
 from utils.conventions import Convention
 from utils.errors import UserError
 from utils.files import write_text
@@ -77,6 +77,8 @@ def evaluate(
 ) -> Scores:
     """Derain the rainy image of every pair, and score both the result and the rainy image.
 
+    In a distributed run the pairs are spread over the ranks, and every rank gets all scores.
+
     Args:
         network: any network of `models`; runs in evaluation mode, then its mode is restored.
         pairs: the pairs to score.
@@ -89,16 +91,14 @@ def evaluate(
     Raises:
         UserError: an image is too small for a convention.
     """
-    was_training = network.training
-    network.eval()
-    rows: list[PairScore] = []
-    seconds: list[float] = []
-    for index, pair in enumerate(tqdm(pairs, "scoring", disable=None, leave=False)):
+
+    def evaluate_pair(pair: Pair) -> tuple[list[PairScore], float, Pixels | None]:
         rainy, clean = to_tensor(pair.rainy).to(device), to_tensor(pair.clean).to(device)
         start = time.perf_counter()
         derained = derain(network, rainy, tile, precision)
         synchronize(device)
-        seconds.append(time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        rows = []
         for convention in conventions:
             try:
                 before = score(rainy, clean, convention)
@@ -107,15 +107,27 @@ def evaluate(
                 raise UserError(f"cannot score {pair.name} in {convention}: {error}") from None
             values = (v.item() for v in (*before, *after))
             rows.append(PairScore(pair.name, convention, *values))
-        if view is not None:
-            view(index, pair, to_pixels(derained))
+        return rows, seconds, to_pixels(derained) if view else None
+
+    was_training = network.training
+    network.eval()
+    all_rows: list[PairScore] = []
+    all_seconds: list[float] = []
+    results = ranks.spread(evaluate_pair, pairs)
+    bar = tqdm(results, "scoring", len(pairs), disable=None, leave=False)
+    for index, (rows, seconds, derained) in enumerate(bar):
+        all_rows += rows
+        all_seconds.append(seconds)
+        if view and derained is not None:
+            view(index, pairs[index], derained)
     network.train(was_training)
-    return Scores(tuple(rows), tuple(seconds))
+    return Scores(tuple(all_rows), tuple(all_seconds))
 
 
 def strip_writer(folder: Path) -> Viewer:
     """A viewer that writes rainy | derained | clean images of the first pairs to a folder."""
 
+    @ranks.main_only
     def view(index: int, pair: Pair, derained: Pixels) -> None:
         if index < STRIPS:
             write_image(folder / f"{pair.name}.png", hstack(pair.rainy, derained, pair.clean))
@@ -138,6 +150,7 @@ def describe_weights(path: Path) -> dict[str, Any]:
     }
 
 
+@ranks.main_only
 def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
     """Write scores.csv (one line per pair and convention) and scores.json (means and `about`)."""
     rows = io.StringIO(newline="")

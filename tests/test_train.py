@@ -4,9 +4,6 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,13 +30,12 @@ from config.schema import (
 from models import JDNet
 from train import train
 from training import losses
-from training.run import Run
+from training.interruption import Interruption
+from training.run import Run, open_run
 from utils import checkpoint
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
 from utils.image import Pixels, read_image, write_image
 from utils.runlog import RunLog
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def weights_of(config: Config) -> dict[str, Tensor]:
@@ -199,44 +195,90 @@ def test_a_finished_run_only_prints_its_table(
     assert capsys.readouterr().out.split("synthetic, light rain")[1] == table
 
 
-TINY_COMMAND = [
-    *("--train-pairs", "6", "--test-pairs", "2", "--image-size", "32", "--units", "1"),
-    *("--channels", "16", "--scales", "2", "--steps", "40", "--batch-size", "2"),
-    *("--patch-size", "16", "--eval-every", "10", "--save-minutes", "0", "--device", "cpu"),
-]
+def test_sigterm_saves_and_names_the_command_that_resumes(
+    tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny)
+    monitoring = replace(tiny.monitoring, save_minutes=5)
+    broken = replace(tiny, run=tmp_path / "broken", monitoring=monitoring)
+    compute = script.compute_gradients
+
+    def compute_and_terminate(run: Run, stream: Any) -> Any:
+        result = compute(run, stream)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(script, "compute_gradients", compute_and_terminate)
+    with pytest.raises(Interrupted, match=r"SIGTERM after step 2 of 6.*resume: python ") as stop:
+        train(broken)
+    assert stop.value.signal == signal.SIGTERM
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    monkeypatch.undo()
+    train(broken)
+    assert_identical(weights_of(tiny), weights_of(broken))
 
 
-def test_kill_anywhere_and_run_again(tmp_path: Path) -> None:
-    """After SIGKILL at three arbitrary times, the result is bit-exact that of an unbroken run."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-    def start(name: str) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "train.py", *TINY_COMMAND, "--run", str(tmp_path / name)]
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
-
-    whole = start("whole")
-    kills = 0
-    for wanted in (1, 12, 25):
-        broken = start("broken")
-        while broken.poll() is None and saved_step(tmp_path / "broken") < wanted:
-            time.sleep(0.005)
-        kills += broken.poll() is None
-        broken.send_signal(signal.SIGKILL)
-        broken.wait()
-    assert kills >= 2
-    assert start("broken").wait() == 0
-    assert whole.wait() == 0
-    states = [checkpoint.load_weights(tmp_path / n / "best.pt").state for n in ("whole", "broken")]
-    assert_identical(*states)
-    resume = [checkpoint.load(tmp_path / n / "latest.pt")["step"] for n in ("whole", "broken")]
-    assert resume == [40, 40]
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    with Interruption() as interruption, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.received == signal.SIGINT
+        os.kill(os.getpid(), signal.SIGINT)
 
 
-def saved_step(run: Path) -> int:
-    try:
-        return int(checkpoint.load(run / "latest.pt")["step"])
-    except UserError:
-        return 0
+def test_two_runs_in_one_folder(tiny: Config) -> None:
+    with open_run(tiny), pytest.raises(UserError, match=r"another process is training in .*--run"):
+        train(tiny)
+    train(tiny)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_a_damaged_state_is_refused_and_the_one_before_offered(
+    tiny: Config, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(tiny)
+    broken = replace(tiny, run=tmp_path / "broken")
+    stop_after(4, monkeypatch)
+    with pytest.raises(pytest.fail.Exception):
+        train(broken)
+    monkeypatch.undo()
+    latest = tmp_path / "broken" / "latest.pt"
+    content = bytearray(latest.read_bytes())
+    if damage == "truncated":
+        del content[-1000:]
+    else:
+        bias = checkpoint.load(latest)["network"]["head.bias"].numpy().tobytes()
+        content[content.index(bias)] ^= 1
+    latest.write_bytes(content)
+    with pytest.raises(
+        UserError, match=r"latest.pt.* delete it to resume from .*previous.pt, step 3"
+    ):
+        train(broken)
+    latest.unlink()
+    train(broken)
+    assert_identical(weights_of(tiny), weights_of(broken))
+    assert [entry["step"] for entry in log_of(broken, "start")] == [0, 3]
+
+    content = bytearray((tmp_path / "broken" / "previous.pt").read_bytes())
+    (tmp_path / "broken" / "previous.pt").write_bytes(content[:99])
+    latest.write_bytes(content[:99])
+    with pytest.raises(UserError, match=r"latest.pt") as error:
+        train(broken)
+    assert "resume from" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written(tiny: Config, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot write .*file/run: Not a directory"):
+        train(replace(tiny, run=tmp_path / "file" / "run"))
+
+
+def test_half_written_files_are_removed(tiny: Config) -> None:
+    assert tiny.run is not None
+    tiny.run.mkdir()
+    (tiny.run / "latest.pt.99.partial").write_bytes(b"half")
+    train(tiny)
+    assert not list(tiny.run.glob("*.partial"))
 
 
 def test_workers_do_not_change_the_weights(tiny: Config, tmp_path: Path) -> None:

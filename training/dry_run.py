@@ -8,7 +8,14 @@ from config.schema import Config
 from training.losses import make_loss
 from training.run import build_network, open_data
 from training.schedule import describe_schedule, patches_per_step, total_steps
-from utils.runtime import choose_device, count_parameters, peak_memory, synchronize
+from utils.runtime import (
+    autocast,
+    choose_device,
+    choose_precision,
+    count_parameters,
+    peak_memory,
+    synchronize,
+)
 
 
 def plan(config: Config) -> str:
@@ -22,7 +29,7 @@ def plan(config: Config) -> str:
     """
     recipe = config.training
     device = choose_device(config.machine.device)
-    precision = getattr(torch, config.machine.precision)
+    precision = choose_precision(config.machine.precision, device)
     data = open_data(config)
     scenes = data.patches.scenes
     steps = total_steps(recipe, scenes)
@@ -34,7 +41,7 @@ def plan(config: Config) -> str:
     before, seconds = peak_memory(device), 0.0
     for _ in range(2):  # the first is a warm-up
         start = time.perf_counter()
-        with torch.autocast(device.type, precision, precision != torch.float32):
+        with autocast(device, precision):
             outputs = network.stages(patch)
         compute_loss(outputs, patch).backward()
         synchronize(device)

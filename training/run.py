@@ -3,12 +3,16 @@
 import hashlib
 import json
 import math
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -20,30 +24,32 @@ from models import NETWORKS, Network
 from models.load import grow, load_weights, rename
 from training.losses import Loss, make_loss
 from training.optimizers import make_optimizer
-from training.schedule import LENGTH, patches_per_step, same_so_far, total_steps
-from utils import checkpoint
+from training.schedule import LENGTH, same_so_far, total_steps
+from utils import checkpoint, ranks
 from utils.errors import UserError
+from utils.files import writing
 from utils.metrics import WINDOW
 from utils.runlog import RunLog
-from utils.runtime import choose_device, provenance
+from utils.runtime import autocast, choose_device, choose_precision, provenance
 
 # Old names of settings -> current names.
 RENAMED = {"training.held_out": "training.validation", "start_sha256": "init_sha256"}
 
 
 class SupervisedOutputs(nn.Module):
-    """Wraps a network so that forward() returns all supervised outputs.
+    """Wraps a network so that forward() returns all supervised outputs in a precision.
 
-    DataParallel parallelises only forward().
+    DataParallel parallelises only forward(), in threads that do not inherit autocast.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, precision: torch.dtype) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.precision = network, precision
 
     def forward(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] -> the outputs of `network.stages`."""
-        return self.network.stages(rainy)
+        with autocast(rainy.device, self.precision):
+            return self.network.stages(rainy)
 
 
 @dataclass
@@ -56,7 +62,7 @@ class Run:
     precision: torch.dtype
     data: TrainingData
     network: Network
-    model: nn.Module  # `network` with all supervised outputs, on all GPUs
+    model: nn.Module  # `network` with all supervised outputs, on all GPUs or ranks
     optimizer: torch.optim.Optimizer
     loss: Loss
     settings: dict[str, Any]  # everything that affects the weights
@@ -72,49 +78,88 @@ class Run:
         return self.data.validation or self.data.test[: self.config.monitoring.eval_pairs]
 
 
-def open_run(config: Config) -> Run:
-    """Build a run; resume it if its folder contains a resume state.
+@contextmanager
+def open_run(config: Config) -> Iterator[Run]:
+    """Build a run, and lock its folder; resume the run if its folder contains a resume state.
 
     Raises:
-        UserError: the data or the initial weights cannot be used, or the folder contains a run with
-            other settings.
+        UserError: the data or the initial weights cannot be used, the batch cannot be divided
+            among the processes, or the folder contains a run with other settings, another process
+            that trains, or a damaged resume state.
     """
     recipe = config.training
+    ranks.share_of_batch(recipe.batch_size)
     folder = config.run or Path("runs") / config.name
-    device = choose_device(config.machine.device)
+    device = choose_device(ranks.local_device(config.machine.device))
+    precision = choose_precision(config.machine.precision, device)
     data = open_data(config)
     scenes = data.patches.scenes
     network = build_network(config, device)
-    optimizer = make_optimizer(recipe, network)
-    settings = _settings(config, data)
-    first, best = _resume(folder, settings, network, optimizer, scenes)
-    several = device == torch.device("cuda") and torch.cuda.device_count() > 1
-    model: nn.Module = SupervisedOutputs(network)
-    if several:
-        model = nn.DataParallel(model)
-    origin = {
-        "config": as_dict(config),
-        "data_sha256": settings["data_sha256"],
-        "init_sha256": settings["init_sha256"],
-        "provenance": provenance(),
-    }
-    return Run(
-        config=config,
-        folder=folder,
-        device=device,
-        precision=getattr(torch, config.machine.precision),
-        data=data,
-        network=network,
-        model=model.train(),
-        optimizer=optimizer,
-        loss=make_loss(recipe),
-        settings=settings,
-        origin=origin,
-        first=first,
-        steps=total_steps(recipe, scenes),
-        best=best,
-        log=RunLog(folder, first),
-    )
+    gpus = torch.cuda.device_count() if device == torch.device("cuda") else 1
+    settings = _settings(config, data, _batch_norm_replicas(network, gpus))
+    ranks.agree(settings, "data or settings")
+    with _locked(folder):
+        optimizer = make_optimizer(recipe, network)
+        first, best = _resume(folder, settings, network, optimizer, scenes)
+        model = ranks.parallel(SupervisedOutputs(network, precision), device)
+        if gpus > 1:
+            model = nn.DataParallel(model)
+        origin = {
+            "config": as_dict(config),
+            "data_sha256": settings["data_sha256"],
+            "init_sha256": settings["init_sha256"],
+            "provenance": provenance(device),
+        }
+        yield Run(
+            config=config,
+            folder=folder,
+            device=device,
+            precision=precision,
+            data=data,
+            network=network,
+            model=model.train(),
+            optimizer=optimizer,
+            loss=make_loss(recipe),
+            settings=settings,
+            origin=origin,
+            first=first,
+            steps=total_steps(recipe, scenes),
+            best=best,
+            log=RunLog(folder, first),
+        )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Lock a run folder, creating it; delete what a killed process left half written.
+
+    The operating system releases the lock of a process that dies.
+    """
+    lock = FileLock(folder / "lock", timeout=0)
+
+    def acquire() -> None:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise UserError(
+                    f"another process is training in {folder}: wait for it, or choose another --run"
+                ) from None
+            for half_written in folder.glob("*.partial"):
+                half_written.unlink()
+
+    ranks.from_main(acquire)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _batch_norm_replicas(network: nn.Module, gpus: int) -> int:
+    """Number of parts of a batch that BatchNorm sees separately: DataParallel splits it by GPU."""
+    uses_it = any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
+    return gpus if uses_it else 1
 
 
 def open_data(config: Config) -> TrainingData:
@@ -147,19 +192,30 @@ def build_network(config: Config, device: torch.device) -> Network:
 
 
 def batches(run: Run) -> Iterator[PatchPair]:
-    """Iterate over the batches of all remaining steps, [B, 3, P, P]."""
-    per_step = patches_per_step(run.config.training)
+    """Iterate over the batches of all remaining steps, [B, 3, P, P].
+
+    Batch k contains the same patches for every number of processes; each takes its share.
+    """
+    recipe = run.config.training
+    share, size = ranks.share_of_batch(recipe.batch_size), recipe.batch_size
+    todo = range(run.first * recipe.accumulate, run.steps * recipe.accumulate)
     loader = DataLoader(
         run.data.patches,
-        run.config.training.batch_size,
-        sampler=range(run.first * per_step, run.steps * per_step),
+        batch_sampler=([k * size + position for position in share] for k in todo),
         num_workers=run.config.workers,
         pin_memory=run.device.type == "cuda",
+        worker_init_fn=_ignore_interrupts,
     )
     return iter(loader)
 
 
-def _settings(config: Config, data: TrainingData) -> dict[str, Any]:
+def _ignore_interrupts(worker: int) -> None:
+    """Ctrl-C and SIGTERM may reach all processes; a worker serves until the main process ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _settings(config: Config, data: TrainingData, replicas: int) -> dict[str, Any]:
     """Everything that affects the weights; a run is resumed only with the same settings."""
     pixels = hashlib.sha256()
     for pair in (*data.patches.pairs, *data.validation):
@@ -174,6 +230,7 @@ def _settings(config: Config, data: TrainingData) -> dict[str, Any]:
         **{f"network.{k}": v for k, v in settings["network"].items()},
         **{f"training.{k}": v for k, v in settings["training"].items()},
         "precision": config.machine.precision,
+        "batch_norm_replicas": replicas,
         "data_sha256": pixels.hexdigest(),
         "init_sha256": config.init_from
         and hashlib.sha256(config.init_from.read_bytes()).hexdigest(),
@@ -194,12 +251,12 @@ def _resume(
     The length of a run may change if the learning rates of all steps so far stay the same.
 
     Raises:
-        UserError: the folder contains another run.
+        UserError: the folder contains another run, or a damaged resume state.
     """
-    path = folder / "latest.pt"
-    if not path.exists():
+    state = ranks.from_main(partial(read_state, folder))
+    if state is None:
         return 0, -math.inf
-    state = checkpoint.load(path)
+    path = folder / "latest.pt"
     if "settings" not in state:
         raise UserError(f"{path} is not a resume state of train.py: choose another --run")
     saved = {RENAMED.get(key, key): value for key, value in json.loads(state["settings"]).items()}
@@ -220,13 +277,32 @@ def _resume(
     return state["step"], state["best"]
 
 
+def read_state(folder: Path) -> dict[str, Any] | None:
+    """The last resume state of a run; None if there is none."""
+    latest, previous = folder / "latest.pt", folder / "previous.pt"
+    if not latest.exists():
+        return checkpoint.load(previous) if previous.exists() else None
+    try:
+        return checkpoint.load(latest)
+    except UserError as error:
+        try:
+            step = checkpoint.load(previous)["step"]
+        except (UserError, KeyError):
+            raise error from None
+        raise UserError(f"{error}: delete it to resume from {previous}, step {step}") from None
+
+
 def _recipe(settings: dict[str, Any]) -> dict[str, Any]:
     section = "training."
     return {k.removeprefix(section): v for k, v in settings.items() if k.startswith(section)}
 
 
+@ranks.main_only
 def save_state(run: Run, done: int) -> None:
-    """Write latest.pt. Patches and learning rate depend only on the step and need no state."""
+    """Write latest.pt; the one before becomes previous.pt.
+
+    Patches and learning rate depend only on the step and need no state.
+    """
     state = {
         "settings": json.dumps(run.settings),
         "step": done,
@@ -234,9 +310,10 @@ def save_state(run: Run, done: int) -> None:
         "network": run.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
     }
-    checkpoint.save(run.folder / "latest.pt", state)
+    checkpoint.save(run.folder / "latest.pt", state, previous=run.folder / "previous.pt")
 
 
+@ranks.main_only
 def save_weights(run: Run, done: int) -> None:
     """Write best.pt: the weights, the arguments of the network, and provenance."""
     weights = checkpoint.Weights(

@@ -7,6 +7,7 @@ weights (`best.pt`) hold only the network, with its name, arguments and provenan
 import json
 import pickle
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,9 +32,9 @@ class Weights(NamedTuple):
     metadata: dict[str, Any]
 
 
-def save(path: Path, payload: dict[str, Any]) -> None:
-    """Write `payload` atomically."""
-    with replacing(path) as stream:
+def save(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
+    """Write `payload` atomically; keep an existing file at `path` under the name `previous`."""
+    with replacing(path, previous) as stream:
         torch.save(payload, stream)
 
 
@@ -67,6 +68,7 @@ def load(path: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             payload = _load_safetensors(path)
         else:
+            _verify(path)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # errors are reported below
                 payload = torch.load(path, map_location="cpu", weights_only=True)
@@ -81,6 +83,14 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(payload, dict):
         raise UserError(f"{path} holds a {type(payload).__name__}, expected a state dict")
     return payload
+
+
+def _verify(path: Path) -> None:
+    """Compare the checksums in a file of torch.save, which torch.load does not."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            if (entry := archive.testzip()) is not None:
+                raise ValueError(f"wrong checksum of {entry}")
 
 
 def _load_safetensors(path: Path) -> dict[str, Any]:

@@ -9,12 +9,28 @@ class UserError(Exception):
     """A mistake the user can mend: what was expected, what came, what to do."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the script, which saved its work; the message says how to go on.
+
+    Args:
+        message: one line.
+        signal: the signal received.
+    """
+
+    def __init__(self, message: str, signal: int) -> None:
+        super().__init__(message)
+        self.signal = signal
+
+
 def run_command(main: Callable[[list[str]], object]) -> NoReturn:
     """Run a script's `main(arguments)`; a `UserError` becomes one line and exit status 2."""
     try:
         main(sys.argv[1:])
     except UserError as error:
         sys.exit(_complain(error, 2))
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
     except BrokenPipeError:  # the reader, `head` say, has seen enough

@@ -8,12 +8,13 @@ from typing import Any
 from tensorboardX.writer import SummaryWriter
 from tqdm import tqdm
 
-from utils.files import write_text
+from utils.files import write_text, writing
 from utils.image import Pixels
+from utils.ranks import main_only
 
 
 class RunLog:
-    """Appends to `folder`/log.jsonl and `folder`/tensorboard.
+    """Appends to `folder`/log.jsonl and `folder`/tensorboard. Does nothing on ranks but the first.
 
     Args:
         folder: the folder of the run.
@@ -21,6 +22,7 @@ class RunLog:
             steps are repeated.
     """
 
+    @main_only
     def __init__(self, folder: Path, step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "log.jsonl"
@@ -30,9 +32,14 @@ class RunLog:
         self.path = path
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
 
+    @main_only
     def event(self, name: str, step: int, **values: Any) -> None:
-        """Write one line, and each float in it as a scalar."""
-        with self.path.open("a") as stream:
+        """Write one line, and each float in it as a scalar.
+
+        Raises:
+            UserError: the line cannot be written.
+        """
+        with writing(self.path), self.path.open("a") as stream:
             stream.write(json.dumps({"event": name, "step": step, **values}) + "\n")
         numbers = {key: value for key, value in values.items() if isinstance(value, float)}
         for key, value in numbers.items():
@@ -41,10 +48,12 @@ class RunLog:
         if numbers and (name != "step" or not sys.stderr.isatty()):
             tqdm.write(f"{name} {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in numbers.items()))
 
+    @main_only
     def picture(self, name: str, step: int, pixels: Pixels) -> None:
         """Add an [H, W, 3] image to TensorBoard."""
         self.board.add_image(name, pixels, step, dataformats="HWC")
 
+    @main_only
     def close(self) -> None:
         """Flush and close the TensorBoard writer."""
         self.board.close()

@@ -1,5 +1,6 @@
 """Device, threads, memory, costs of a network, and provenance."""
 
+import contextlib
 import copy
 import ctypes
 import platform
@@ -16,13 +17,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from utils import ranks
 from utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def choose_device(name: str) -> torch.device:
-    """Return a device; `auto` is CUDA if available, else the CPU.
+    """Return a device; `auto` is CUDA if available, else the CPU. A numbered GPU becomes current.
 
     Raises:
         UserError: torch does not know the name, or the device is not available.
@@ -31,13 +33,38 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
+        if device.index is not None and device.type == "cuda":
+            torch.cuda.set_device(device)  # else some operations open a context on GPU 0
         torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {name!r} is not available ({reason}): try --device cpu") from None
-    # Keep float32 exact: TF32 convolutions on newer GPUs have only 10 bits of mantissa.
-    torch.backends.cudnn.allow_tf32 = False
     return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """Set the precision of float32 products on GPUs; return the dtype for `autocast`.
+
+    Args:
+        name: float32 is exact; tf32 computes float32 products with 10 bits of mantissa, which
+            newer GPUs do faster; bfloat16 computes convolutions in bfloat16.
+        device: device of the network.
+
+    Raises:
+        UserError: tf32 without a GPU.
+    """
+    if name == "tf32" and device.type != "cuda":
+        raise UserError(f"--precision tf32 needs a GPU, got {device}: use float32 or bfloat16")
+    torch.backends.cudnn.allow_tf32 = name == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+    return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+def autocast(
+    device: torch.device, precision: torch.dtype
+) -> contextlib.AbstractContextManager[object]:
+    """A context that computes convolutions and matrix products in a precision."""
+    return torch.autocast(device.type, precision, precision != torch.float32)
 
 
 def set_threads(count: int | None) -> None:
@@ -84,8 +111,12 @@ def count_macs(network: nn.Module, height: int, width: int) -> int:
     return int(counter.get_total_flops()) // 2
 
 
-def provenance() -> dict[str, Any]:
-    """What is needed to reproduce a result: command, commit, versions, machine."""
+def provenance(device: torch.device) -> dict[str, Any]:
+    """What is needed to reproduce a result: command, commit, versions, machine.
+
+    Args:
+        device: the device used; `cuda` without a number means all GPUs.
+    """
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "commit": _commit(),
@@ -93,9 +124,16 @@ def provenance() -> dict[str, Any]:
         "torch": str(torch.__version__),  # a subclass of str; plain values only
         "numpy": np.__version__,
         "opencv": cv2.__version__,
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "gpu": ", ".join(map(torch.cuda.get_device_name, _gpus(device))),
+        "processes": ranks.size(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _gpus(device: torch.device) -> list[int]:
+    if device.type != "cuda":
+        return []
+    return list(range(torch.cuda.device_count())) if device.index is None else [device.index]
 
 
 def _commit() -> str:

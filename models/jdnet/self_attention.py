@@ -33,9 +33,11 @@ class SelfAttention(nn.Module):
         self.position = nn.Conv2d(2, 2, 1)
         # Two consecutive linear maps, as released: they train differently from their product.
         # The bias of gamma2 has no effect, because the softmax cancels constants; it is kept
-        # because released checkpoints contain it.
+        # because released checkpoints contain it. Frozen, because distributed training expects a
+        # gradient of every other parameter.
         self.gamma1 = nn.Conv2d(relations + 2, relations, 1, bias=False)
         self.gamma2 = nn.Conv2d(relations, 1, 1)
+        self.gamma2.get_parameter("bias").requires_grad_(False)
         self.norm_out = nn.BatchNorm2d(values)
         self.expand = nn.Conv2d(values, channels, 1)
 

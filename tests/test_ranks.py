@@ -1,0 +1,179 @@
+"""Distributed training: the same patches, the same weights, and the shared bookkeeping."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from config.schema import Config
+from models import JDNet
+from tools.faults import TRAIN
+from train import train
+from training import run as runs
+from training.run import SupervisedOutputs
+from utils import checkpoint, ranks
+from utils.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[1]
+WORKER = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def torchrun(count: int, *command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*WORKER, str(count), "--", *command],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def flat(state: dict[str, Tensor]) -> Tensor:
+    return torch.cat([value.double().flatten() for value in state.values()])
+
+
+def test_two_ranks_train_the_same_network(tiny: Config, tmp_path: Path) -> None:
+    """R2 has no BatchNorm, so the ranks differ only in the order of sums; accumulation too."""
+    recipe = ("--steps", "6", "--accumulate", "2", "--no-self-attention", "--lr", "5e-4")
+    command = (*TRAIN, *recipe)
+    whole = subprocess.run(
+        [sys.executable, *command, "--run", str(tmp_path / "one")],
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
+    assert whole.returncode == 0
+    result = torchrun(2, *command, "--run", str(tmp_path / "two"))
+    assert result.returncode == 0, result.stderr
+    one, two = (checkpoint.load_weights(tmp_path / n / "best.pt").state for n in ("one", "two"))
+    assert (flat(one) - flat(two)).norm() < 1e-6 * flat(one).norm()
+    scores = [(tmp_path / n / "scores.csv").read_text().splitlines() for n in ("one", "two")]
+    assert [row.split(",")[0] for row in scores[0]] == [row.split(",")[0] for row in scores[1]]
+    assert result.stdout.count("rainy input") == 1  # only rank 0 prints
+    provenance = json.loads((tmp_path / "two" / "config.json").read_text())["provenance"]
+    assert provenance["processes"] == 2
+
+
+SYNCHRONIZED = """
+import torch, sys
+from torch import nn
+from utils import ranks
+
+torch.manual_seed(0)
+images = torch.randn(6, 3, 5, 4)
+with ranks.joined("cpu"):
+    for dtype in (torch.float32, torch.bfloat16):
+        plain, layer = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        wrapped = ranks.parallel(nn.Sequential(layer), torch.device("cpu"))
+        share = ranks.share_of_batch(6)
+        mine = images[share.start : share.stop].to(dtype, copy=True).requires_grad_()
+        whole = images.to(dtype, copy=True).requires_grad_()
+        target = torch.randn(6, 3, 5, 4)
+        (wrapped(mine).float() * target[share.start : share.stop]).square().mean().backward()
+        (plain(whole).float() * target).square().mean().backward()
+        exact = dtype == torch.float32
+        close = dict(rtol=1e-5, atol=1e-6) if exact else dict(rtol=5e-2, atol=1e-2)
+        torch.testing.assert_close(
+            mine.grad, whole.grad[share.start : share.stop] * ranks.size(), **close
+        )
+        for key, value in plain.state_dict().items():
+            torch.testing.assert_close(layer.state_dict()[key], value, **close)
+        for ours, expected in zip(layer.parameters(), plain.parameters()):
+            torch.testing.assert_close(ours.grad, expected.grad, **close)
+        layer.eval(), plain.eval()
+        torch.testing.assert_close(layer(images), plain(images), **close)
+    assert list(ranks.spread(lambda i: 10 * i, [1, 2, 3])) == [10, 20, 30]
+    try:
+        ranks.agree(ranks.rank(), "numbers")
+    except Exception as error:
+        assert str(error) == "rank 1 has numbers that differ from those of rank 0"
+    else:
+        assert ranks.rank() == 0
+    def fail():
+        raise ranks.UserError("only on rank 0")
+    try:
+        ranks.from_main(fail)
+    except ranks.UserError as error:
+        assert str(error) == "only on rank 0"
+    else:
+        raise AssertionError
+"""
+
+
+def test_batch_norm_and_bookkeeping_of_two_ranks(tmp_path: Path) -> None:
+    """BatchNorm of two ranks is that of the whole batch; the other functions talk to all ranks."""
+    script = tmp_path / "synchronized.py"
+    script.write_text(f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{SYNCHRONIZED}")
+    result = torchrun(2, str(script))
+    assert result.returncode == 0, result.stderr
+
+
+def test_shares_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Together the shares are the batch, in order."""
+    monkeypatch.setattr(ranks, "size", lambda: 3)
+    shares: list[int] = []
+    for number in range(3):
+        monkeypatch.setattr(ranks, "rank", lambda number=number: number)
+        shares += ranks.share_of_batch(12)
+    assert shares == list(range(12))
+    with pytest.raises(UserError, match=r"number of processes, 3, got 10: use 9 or 12"):
+        ranks.share_of_batch(10)
+    with pytest.raises(UserError, match=r"got 2: use 3$"):
+        ranks.share_of_batch(2)
+
+
+def test_one_process_is_not_wrapped() -> None:
+    layer = nn.BatchNorm2d(3)
+    assert ranks.parallel(layer, torch.device("cpu")) is layer
+    assert type(layer) is nn.BatchNorm2d
+    assert ranks.local_device("auto") == "auto"
+
+
+def test_replicas_of_data_parallel_compute_in_the_chosen_precision() -> None:
+    """DataParallel calls forward() in threads that do not inherit autocast."""
+    torch.manual_seed(0)
+    network = JDNet(units=1, channels=16, scales=1).eval()
+    rainy = torch.rand(1, 3, 16, 16)
+    found: list[Tensor] = []
+    with torch.inference_mode():
+        model = SupervisedOutputs(network, torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = network(rainy)
+        exact = network(rainy)
+
+    def replica() -> None:
+        with torch.inference_mode():
+            found.append(model(rainy)[-1])
+
+    thread = threading.Thread(target=replica)
+    thread.start()
+    thread.join()
+    assert torch.equal(found[0].float(), expected.float())
+    assert not torch.equal(found[0].float(), exact)
+
+
+def test_the_number_of_gpus_is_part_of_the_settings(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DataParallel gives every GPU its own BatchNorm statistics."""
+    train(tiny)
+    monkeypatch.setattr(runs, "_batch_norm_replicas", lambda network, gpus: 2)
+    with pytest.raises(UserError, match=r"other settings \(batch_norm_replicas 1, now 2\)"):
+        train(tiny)
+    monkeypatch.undo()
+    train(tiny)
+    assert runs._batch_norm_replicas(JDNet(units=1), 2) == 2
+    assert runs._batch_norm_replicas(JDNet(units=1, self_attention=False), 2) == 1
+
+
+def test_tf32_needs_a_gpu(tiny: Config) -> None:
+    with pytest.raises(UserError, match="--precision tf32 needs a GPU, got cpu"):
+        train(replace(tiny, machine=replace(tiny.machine, precision="tf32", device="cpu")))

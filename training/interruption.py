@@ -1,0 +1,39 @@
+"""Stop a training run in an orderly way on Ctrl-C and SIGTERM."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any, Self
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption:
+    """A context that notes Ctrl-C and SIGTERM, so that the loop can save and stop.
+
+    A second Ctrl-C interrupts at once.
+
+    Attributes:
+        received: the signal, None if there was none.
+    """
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+        self._handlers: list[Any] = []
+
+    def __enter__(self) -> Self:
+        self._handlers = [signal.signal(number, self._note) for number in SIGNALS]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for number, handler in zip(SIGNALS, self._handlers, strict=True):
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if number == self.received == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
