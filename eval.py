@@ -13,6 +13,7 @@ from config import default_weights
 from config.cli import eval_config
 from config.schema import as_dict
 from data.open import open_pairs
+from evaluation.report import image_writer, write_score_report
 from evaluation.scores import describe_weights, evaluate, strip_writer, write_scores
 from evaluation.tables import comparison, table
 from models.load import open_network
@@ -54,6 +55,7 @@ def main(arguments: list[str]) -> None:
     results = []
     for file, description, network in zip(files, about, networks, strict=True):
         folder = output / name_of(file) if settings.compare else output
+        view = strip_writer(folder / "strips")
         scores = evaluate(
             network,
             pairs,
@@ -61,15 +63,19 @@ def main(arguments: list[str]) -> None:
             device,
             precision,
             settings.tile,
-            strip_writer(folder / "strips"),
+            image_writer(folder / "report", view) if settings.report else view,
         )
         write_scores(folder, scores, {**description, **origin})
         results.append(scores)
     if settings.compare:
         print(comparison(results, networks, files, data, pairs[0].clean.shape[:2]))
     else:
-        print(table(results[0], data, f"{type(networks[0]).__name__} ({files[0]})"))
+        method = f"{type(networks[0]).__name__} ({files[0]})"
+        print(table(results[0], data, method))
     print(f"\nwritten: {output}/ (scores.csv, scores.json, strips/)")
+    if settings.report:
+        facts = {"weights": about[0], **origin}
+        print(f"report: {write_score_report(output / 'report', results[0], data, method, facts)}")
 
 
 if __name__ == "__main__":

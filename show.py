@@ -5,6 +5,7 @@
 Without --weights it takes the weights for photographs that come with this code.
 """
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,8 @@ from tqdm import tqdm
 from config import default_weights
 from config.cli import show_config
 from config.schema import ShowConfig
+from evaluation.report import Derained, check_photo_report, write_photo_report
+from evaluation.scores import describe_weights
 from models.load import open_network
 from utils.errors import UserError, run_command
 from utils.image import SUFFIXES as IMAGES
@@ -30,7 +33,13 @@ from utils.image import (
     write_image,
 )
 from utils.inference import derain
-from utils.runtime import choose_device, choose_precision, keep_freed_memory, set_threads
+from utils.runtime import (
+    choose_device,
+    choose_precision,
+    keep_freed_memory,
+    provenance,
+    set_threads,
+)
 from utils.video import SUFFIXES as VIDEOS
 from utils.video import Frames, is_video, video_writer
 
@@ -44,16 +53,28 @@ def main(arguments: list[str]) -> None:
     settings = show_config(arguments, __doc__)
     targets = _targets(settings.inputs, settings.output)
     weights = settings.weights or default_weights("real")
+    report = settings.output / "report"
+    if settings.report:
+        check_photo_report(report, list(targets))
     change = _deraining(settings, weights)
+    finished: list[Derained] = []
     failures: list[UserError] = []
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
+        start = time.perf_counter()
         try:
             _derain_file(source, target, change, settings.strips)
+            finished.append(Derained(source, target, time.perf_counter() - start))
         except UserError as failure:
             failures.append(failure)
-    done = len(targets) - len(failures)
-    if done:
-        print(f"derained {done} of {len(targets)} with {weights}, written to {settings.output}/")
+    if finished:
+        count = f"{len(finished)} of {len(targets)}"
+        print(f"derained {count} with {weights}, written to {settings.output}/")
+    if finished and settings.report:
+        facts = {
+            "weights": describe_weights(weights),
+            "provenance": provenance(choose_device(settings.machine.device)),
+        }
+        print(f"report: {write_photo_report(report, finished, facts)}")
     if failures:
         raise UserError(
             f"skipped {len(failures)} of {len(targets)} files; first error: {failures[0]}"

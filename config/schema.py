@@ -378,11 +378,15 @@ class EvalConfig:
     """Folder for scores.csv and scores.json; default scores/NAME."""
     tile: int = 0
     """Tile side in pixels; 0 tiles only images above one megapixel."""
+    report: bool = False
+    """Also write OUTPUT/report/index.html, a page with sortable scores and before/after sliders."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
         _require_positive(self, "limit")
         _require_finite(self, "tile")
+        alone = not (self.report and self.compare)
+        _require(alone, "--report takes one set of weights: use --weights instead of --compare")
         _require(bool(self.conventions), "--conventions needs at least one convention")
 
 
@@ -398,6 +402,8 @@ class ShowConfig:
     """Folder for the results, PNG or MP4 with the input's name."""
     strips: bool = False
     """Also write rainy | derained side by side, under strips/."""
+    report: bool = False
+    """Also write OUTPUT/report/index.html, a page with before/after sliders."""
     tile: int = 0
     """Tile side in pixels; 0 tiles only images above one megapixel."""
     machine: Machine = Machine()

@@ -5,7 +5,7 @@ from pathlib import Path
 from statistics import median
 
 from config import release_of
-from config.schema import Folders, Synthetic
+from config.schema import Folders, Published, Synthetic
 from evaluation.scores import Scores
 from models import Network
 from utils.runtime import count_macs, count_parameters
@@ -19,9 +19,7 @@ def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
         data: the dataset.
         method: label of the network's row.
     """
-    facts = release_of(data)
-    comparable = facts is not None and facts.test_pairs == scores.pairs
-    published = facts.published if facts is not None and comparable else ()
+    published = published_rows(data, scores.pairs)
     names = ["rainy input", method, *(row.method for row in published)]
     first = max(map(len, names)) + 2
     lines = [
@@ -93,6 +91,12 @@ def comparison(
     ]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
     return "\n".join([f"{title(data, first.pairs)}: PSNR / SSIM", "", lines[0], rule, *lines[1:]])
+
+
+def published_rows(data: Folders | Synthetic, pairs: int) -> tuple[Published, ...]:
+    """Published results of the same release; none if only a part of its pairs was scored."""
+    facts = release_of(data)
+    return facts.published if facts is not None and facts.test_pairs == pairs else ()
 
 
 def title(data: Folders | Synthetic, pairs: int) -> str:

@@ -24,7 +24,7 @@ ALLOWED = {
     "tools": {"tools", "config", "data", "models", "training", "evaluation", "utils"},
     "train": {"config", "data", "models", "training", "evaluation", "utils"},
     "eval": {"config", "data", "models", "evaluation", "utils"},
-    "show": {"config", "models", "utils"},
+    "show": {"config", "models", "evaluation", "utils"},
 }
 THIRD_PARTY = {
     "config": {"tyro"},

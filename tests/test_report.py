@@ -1,0 +1,285 @@
+"""The reports: their content, and how they behave in a browser."""
+
+import math
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+import eval as eval_script
+import show
+from config import WEIGHTS
+from config.schema import Folders
+from data.pairs import Pair
+from evaluation.report import image_writer, write_score_report
+from evaluation.scores import PairScore, Scores
+from utils.errors import UserError
+from utils.image import Pixels, read_image, write_image
+from utils.video import video_writer
+
+Picture = Callable[..., Pixels]
+
+ODD = 'a<b>&"c #1?'
+SHIPPED = ["--weights", str(WEIGHTS / "jdnet-small-real.safetensors")]
+GAINS = {ODD: 3.0, "worst": -1.0, "dry": 0.0, "best": math.inf, "pair-10": 2.5, "pair-9": 10.0}
+GAINS |= {f"other-{i}": 4.0 + i / 10 for i in range(6)}  # 12 pairs, as Rain12 has
+
+
+class Parsed(HTMLParser):
+    """The elements of a page with their attributes, and its text outside style and script."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text = ""
+        self.feed(page.read_text())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_data(self, data: str) -> None:
+        if self.elements and self.elements[-1][0] not in ("style", "script"):
+            self.text += data
+
+    def attributes(self, name: str, *tags: str) -> list[str]:
+        return [a[name] for tag, a in self.elements if name in a and (not tags or tag in tags)]
+
+
+def linked(page: Path) -> set[Path]:
+    """The files that a page loads or links: all are local and exist."""
+    parsed = Parsed(page)
+    assert not re.search(r"url\((?!#)|@import|srcset", page.read_text())
+    urls = {*parsed.attributes("src"), *parsed.attributes("href")} - {"data:,"}
+    anchors = {url for url in urls if url.startswith("#")}
+    assert anchors <= {f"#{name}" for name in parsed.attributes("id")}
+    assert not [url for url in urls if ":" in url or url.startswith("/")]
+    files = {(page.parent / unquote(url)).resolve() for url in urls - anchors}
+    assert not [file for file in files if not file.is_file()]
+    return files
+
+
+def pixels(seed: int) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+
+def score_report(folder: Path) -> Path:
+    """Write a report of 12 pairs with the gains above; "dry" is a pair without rain."""
+    view = image_writer(folder, lambda *_: None)
+    rows = []
+    for index, (name, gain) in enumerate(GAINS.items()):
+        view(index, Pair(name, pixels(index), pixels(200)), pixels(100 + index))
+        rainy = math.inf if name == "dry" else 20.0
+        rows.append(PairScore(name, "y", rainy, 0.8, rainy + gain, 0.9))
+        rows.append(PairScore(name, "rgb", 1.0, 0.1, 2.0, 0.2))
+    about = {"weights": {"weights": ODD, "sha256": "0123abcd"}, "provenance": {"gpu": ""}}
+    data = Folders("rain12", None, Path("x"))
+    return write_score_report(folder, Scores(tuple(rows)), data, "Net", about)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return score_report(tmp_path_factory.mktemp("report"))
+
+
+def test_report_contains_the_scores_and_needs_nothing_from_outside(report: Path) -> None:
+    page = Parsed(report)
+    images = list(report.parent.glob("*.png"))
+    assert linked(report) == {file.resolve() for file in images}
+    assert page.attributes("loading", "img") == ["lazy"] * 2 * len(GAINS)
+    assert set(page.attributes("width", "img")) == {"32"}
+    assert page.text.count(ODD) == 3  # row, image, weights
+    words = " ".join(page.text.split())
+    for text in ("rain12, old release, 12 pairs", "sha256 0123abcd", "+3.00 20.00 23.00 0.8000"):
+        assert text in words
+    assert "rainy input inf / 0.8000 1.00 / 0.1000" in words
+    assert "gpu" not in words  # empty
+
+
+def test_published_rows_are_in_their_own_column(report: Path) -> None:
+    cells = re.split(r"<t[hd]\b", report.read_text())
+    cells = [re.sub(r"^[^>]*>|<.*?>|\s+$", "", cell).split("\n")[0] for cell in cells]
+    header = ["method", "y", "rgb", "rgb-jdnet", "y-prenet"]
+    assert header == cells[1:6]
+    published = cells.index("published, each in its own convention")
+    assert cells[published + 1 :][:10] == [
+        *["JDNet, paper (Rain100H model)", "", "", "37.02 / 0.97", ""],
+        *["PReNet (Rain100L model)", "", "", "", "36.66 / 0.961"],
+    ]
+
+
+def test_rows_and_images_begin_with_the_worst_gain(report: Path) -> None:
+    page = Parsed(report)
+    order = sorted(range(len(GAINS)), key=lambda index: list(GAINS.values())[index])
+    assert page.attributes("data-figure") == [f"{index:04}-derained.png" for index in order]
+    assert page.attributes("data-figure") == page.attributes("id", "figure")
+    gains = [value.replace("Infinity", "inf") for value in page.attributes("data-value")[::5]]
+    assert [float(gain) for gain in gains] == pytest.approx(sorted(GAINS.values()))
+    for index in order:
+        for kind, seed in (("rainy", index), ("derained", 100 + index)):
+            image = read_image(report.parent / f"{index:04}-{kind}.png")
+            assert np.array_equal(image, pixels(seed))
+
+
+def test_the_same_scores_give_the_same_bytes(report: Path, tmp_path: Path) -> None:
+    first = report.read_bytes()
+    assert score_report(tmp_path).read_bytes() == first
+    assert b"<svg" in first
+    assert b"<metadata" not in first  # of the chart, with its date
+
+
+def test_eval_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--test-pairs", "2", "--image-size", "32"]
+    eval_script.main([*data, *SHIPPED, "--report", "--output", str(tmp_path)])
+    report = tmp_path / "report" / "index.html"
+    assert f"report: {report}\n" in capsys.readouterr().out
+    assert len(linked(report)) == 4
+    assert "jdnet-small-real.safetensors" in Parsed(report).text
+    with pytest.raises(UserError, match="--report takes one set of weights: use --weights"):
+        eval_script.main([*data, "--compare", SHIPPED[1], SHIPPED[1], "--report"])
+
+
+def test_show_writes_a_report(
+    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, output = tmp_path / "in", tmp_path / "out"
+    write_image(folder / f"{ODD}.png", picture())
+    write_image(folder / "wide.png", picture(12, 1700).astype(np.uint16) * 257)
+    with video_writer(folder / "clip.mp4", 10) as write:
+        write(picture())
+    show.main([str(folder), *SHIPPED, "--report", "--output", str(output)])
+    report = output / "report" / "index.html"
+    assert f"report: {report}\n" in capsys.readouterr().out
+    results = {output / name for name in (f"{ODD}.png", "wide.png", "clip.mp4")}
+    previews = set(report.parent.glob("*.jpg"))
+    assert linked(report) == {file.resolve() for file in results | previews}
+    assert len(previews) == 4
+    preview = read_image(report.parent / "0002-rainy.jpg")
+    assert preview.shape == (11, 1600, 3)
+    assert preview.std() > 10
+    page = Parsed(report)
+    assert "PSNR" not in page.text
+    assert page.attributes("data-value", "td")[:2] == ["32", "24"]
+    assert len(page.attributes("aria-label", "input")) == 2  # none for the video
+    assert "jdnet-small-real.safetensors" in page.text
+
+
+def test_a_report_never_overwrites_inputs(tmp_path: Path, picture: Picture) -> None:
+    folder = tmp_path / "report"
+    write_image(folder / "0000-rainy.jpg", picture())
+    before = (folder / "0000-rainy.jpg").read_bytes()
+    with pytest.raises(UserError, match=r"which contains the input .*0000-rainy.jpg: choose"):
+        show.main([str(folder), *SHIPPED, "--report", "--output", str(tmp_path)])
+    assert (folder / "0000-rainy.jpg").read_bytes() == before
+
+
+# --- in a browser -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A Chromium without a window: $CHROMIUM, or one that is installed."""
+    names = (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome")
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        pytest.skip("no Chromium found: install chromium, or set CHROMIUM to its path")
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=found)
+
+
+@pytest.fixture
+def page(browser: Browser, report: Path) -> Iterator[Page]:
+    """The report on a touch screen. No message, error or request to a server may occur."""
+    context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
+    page = context.new_page()
+    noise: list[str] = []
+    page.on("console", lambda message: noise.append(message.text))
+    page.on("pageerror", lambda error: noise.append(str(error)))
+    page.on("requestfailed", lambda request: noise.append(f"failed: {request.url}"))
+    page.on("request", lambda request: noise.append(request.url))
+    page.goto(report.as_uri())
+    yield page
+    context.close()
+    assert not [text for text in noise if not text.startswith("file://")]
+
+
+def names(page: Page, what: str = "#table tbody th") -> list[str]:
+    return page.locator(what).all_inner_texts()
+
+
+def test_browser_sorts_table_and_images(page: Page) -> None:
+    by_gain = sorted(GAINS, key=lambda name: GAINS[name])
+    heading = page.locator("th", has=page.get_by_role("button", name="gain, dB"))
+    worst, best = (page.get_by_role("button", name=f"{n} first") for n in ("worst", "best"))
+    assert names(page) == names(page, "figcaption b") == by_gain
+    assert heading.get_attribute("aria-sort") == "ascending"
+    best.click()
+    assert names(page) == names(page, "figcaption b") == by_gain[::-1]
+    assert heading.get_attribute("aria-sort") == "descending"
+    assert best.get_attribute("aria-pressed") == "true"
+    assert worst.get_attribute("aria-pressed") == "false"
+    heading.get_by_role("button").press("Enter")
+    assert names(page) == names(page, "figcaption b") == by_gain
+    page.get_by_role("button", name="name").tap()
+    assert heading.get_attribute("aria-sort") is None
+    assert names(page).index("pair-9") + 1 == names(page).index("pair-10")
+
+
+def test_browser_moves_the_slider_by_keyboard_mouse_and_touch(page: Page) -> None:
+    pair = page.locator(".pair").first
+    slider = pair.get_by_role("slider")
+    rainy = pair.locator(".before")
+
+    def shown() -> float:
+        """Percentage of the width that the rainy image covers; the slider must agree."""
+        right = re.search(r"calc\(100% - ([\d.]+)%\)|inset\(0px ([\d.]+)%", clip())
+        assert right, clip()
+        percent = float(right[1]) if right[1] else 100 - float(right[2])
+        assert percent == pytest.approx(float(slider.input_value()))
+        return percent
+
+    def clip() -> str:
+        return str(rainy.evaluate("image => getComputedStyle(image).clipPath"))
+
+    assert shown() == 50
+    slider.press("ArrowRight")
+    assert shown() == 51
+    slider.press("Home")
+    assert shown() == 0
+
+    pair.scroll_into_view_if_needed()
+    box = pair.bounding_box()
+    assert box
+    x, y, width = box["x"], box["y"] + box["height"] / 2, box["width"]
+    page.mouse.click(x + 0.8 * width, y)
+    assert shown() == pytest.approx(80, abs=1)
+    page.mouse.down()
+    page.mouse.move(x + 0.3 * width, y, steps=3)
+    page.mouse.up()
+    assert shown() == pytest.approx(30, abs=1)
+    page.mouse.move(x + 0.9 * width, y)  # without a button pressed
+    assert shown() == pytest.approx(30, abs=1)
+
+    touch = page.context.new_cdp_session(page)
+    for kind, share in (("touchStart", 0.5), ("touchMove", 0.6), ("touchMove", 0.7)):
+        points = [{"x": x + share * width, "y": y}]
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+    touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+    assert shown() == pytest.approx(70, abs=1)
+
+
+def test_browser_scrolls_a_telephone_only_vertically(page: Page) -> None:
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    page.locator("img").last.scroll_into_view_if_needed()
+    page.wait_for_function("[...document.images].at(-1).naturalWidth == 32")
+    colours = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+    assert colours == ["rgb(255, 255, 255)", "rgb(22, 24, 26)"]
