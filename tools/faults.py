@@ -50,7 +50,7 @@ class Options:
     """Faults to try; default all."""
     kills: int = 25
     """Number of kills of kill-9."""
-    steps: int = 200
+    steps: int = 400
     """Length of the runs in steps."""
     tries: int = 100
     """Number of damaged checkpoints for each kind of damage."""
@@ -145,7 +145,7 @@ def kill(lab: Lab) -> Outcome:
     lab.wait(process, "killed", 1)
     startup = time.monotonic() - started
     while outcome.tried < lab.options.kills and process.poll() is None:
-        time.sleep(lab.random.uniform(0, 0.2 * startup))
+        time.sleep(lab.random.uniform(0, 0.1 * startup))
         os.killpg(process.pid, signal.SIGKILL)
         lab.finish(process)
         outcome.tried += 1
