@@ -1,18 +1,20 @@
 """Derain images, videos, and folders of them. Needs no ground truth.
 
-    python show.py photos/ clip.mp4 --weights runs/rain100h/best.pt --output derained
+    python show.py photo.jpg                                  # writes derained/photo.png
+    python show.py photos/ clip.mp4 --recursive --format same --output results
 
 Without --weights it takes the weights for photographs that come with this code.
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from config import default_weights
@@ -21,18 +23,11 @@ from config.schema import ShowConfig
 from evaluation.report import Derained, check_photo_report, write_photo_report
 from evaluation.scores import describe_weights
 from models.load import open_network
-from utils.errors import UserError, run_command
-from utils.image import SUFFIXES as IMAGES
-from utils.image import (
-    Pixels,
-    hstack,
-    list_images,
-    read_image,
-    to_pixels,
-    to_tensor,
-    write_image,
-)
+from utils.errors import UserError, WriteError, run_command
+from utils.files import writing
+from utils.image import Pixels, hstack, read_photograph, to_pixels, to_tensor, write_image
 from utils.inference import derain
+from utils.outputs import plan_outputs, strip_of
 from utils.runtime import (
     choose_device,
     choose_precision,
@@ -40,30 +35,46 @@ from utils.runtime import (
     provenance,
     set_threads,
 )
-from utils.video import SUFFIXES as VIDEOS
+from utils.tags import Tags
 from utils.video import Frames, is_video, video_writer
 
 
 def main(arguments: list[str]) -> None:
     """Run `show.py IMAGE|VIDEO|FOLDER ... [flags]`.
 
-    Files that cannot be read or derained are skipped and reported at the end.
+    Files that cannot be read or derained are skipped and reported at the end. If a result cannot be
+    written, because the disk is full for example, the run stops.
     """
     keep_freed_memory()
+    Image.MAX_IMAGE_PIXELS = None  # large images are expected here, and are no attack
     settings = show_config(arguments, __doc__)
-    targets = _targets(settings.inputs, settings.output)
+    targets = plan_outputs(settings.inputs, settings.output, settings.format, settings.recursive)
+    if settings.skip_existing:
+        total = len(targets)
+        targets = {source: target for source, target in targets.items() if not target.exists()}
+        print(f"{total - len(targets)} of {total} exist in {settings.output}/")
+        if not targets:
+            return
     weights = settings.weights or default_weights("real")
     report = settings.output / "report"
     if settings.report:
         check_photo_report(report, list(targets))
     change = _deraining(settings, weights)
+    with writing(settings.output):  # before the work
+        settings.output.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=settings.output).close()
     finished: list[Derained] = []
     failures: list[UserError] = []
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
         start = time.perf_counter()
         try:
-            _derain_file(source, target, change, settings.strips)
+            _derain_file(source, target, change, settings)
             finished.append(Derained(source, target, time.perf_counter() - start))
+        except WriteError as error:
+            raise UserError(
+                f"{error}; {len(finished)} of {len(targets)} files are done, and --skip-existing "
+                "continues there"
+            ) from None
         except UserError as failure:
             failures.append(failure)
     if finished:
@@ -82,16 +93,26 @@ def main(arguments: list[str]) -> None:
 
 
 def _derain_file(
-    source: Path, target: Path, change: Callable[[Pixels], Pixels], strips: bool
+    source: Path, target: Path, change: Callable[[Pixels, str], Pixels], settings: ShowConfig
 ) -> None:
-    frames = Frames(source) if is_video(source) else [read_image(source)]
+    frames: Frames | list[Pixels]
+    if is_video(source):
+        frames, tags, name = Frames(source), Tags(), ""
+    else:
+        pixels, tags = read_photograph(source)
+        frames, name = [pixels], source.name
+    write_photograph = partial(write_image, tags=tags, quality=settings.quality)
     bar = tqdm(frames, source.name, disable=None if is_video(source) else True, leave=False)
     count = 0
     with ExitStack() as stack:
-        write = stack.enter_context(_writer(target, frames))
-        write_strip = stack.enter_context(_writer(_strip(target), frames)) if strips else None
+
+        def writer(path: Path) -> Callable[[Pixels], None]:
+            return stack.enter_context(_writer(path, frames, write_photograph))
+
+        write = writer(target)
+        write_strip = writer(strip_of(target)) if settings.strips else None
         for rainy in bar:
-            result = change(rainy)
+            result = change(rainy, name)
             write(result)
             if write_strip:
                 write_strip(hstack(rainy, result))
@@ -100,65 +121,29 @@ def _derain_file(
         tqdm.write(f"note: {source} ended after {count} of {len(frames)} frames")
 
 
-def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels], Pixels]:
+def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels, str], Pixels]:
     """Return a function from rainy to derained pixels that keeps size, bit depth and alpha."""
     set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
     network = open_network(weights, device)
     precision = choose_precision(settings.machine.precision, device)
 
-    def change(rainy: Pixels) -> Pixels:
-        derained = derain(network, to_tensor(rainy).to(device), settings.tile, precision)
+    def change(rainy: Pixels, name: str) -> Pixels:
+        derained = derain(network, to_tensor(rainy).to(device), settings.tile, precision, name)
         return np.concatenate([to_pixels(derained, rainy.dtype.type), rainy[..., 3:]], axis=2)
 
     return change
 
 
-def _targets(inputs: Iterable[Path], output: Path) -> dict[Path, Path]:
-    """Map each input to its output: same name, as PNG or MP4.
-
-    The old suffix is kept if two inputs differ only in it.
-
-    Raises:
-        UserError: an input is missing, or a target would overwrite an input or another target.
-    """
-    suffixes = (*IMAGES, *VIDEOS)
-    found = [
-        file
-        for path in inputs
-        for file in (list_images(path, suffixes) if path.is_dir() else [path])
-    ]
-    sources = list(dict.fromkeys(found))  # a file may be listed besides its folder
-    if missing := [source for source in sources if not source.is_file()]:
-        raise UserError(f"no file or folder {missing[0]}")
-    stems = Counter((source.stem, is_video(source)) for source in sources)
-    targets = {}
-    for source in sources:
-        name = source.stem if stems[source.stem, is_video(source)] == 1 else source.name
-        targets[source] = output / (name + (".mp4" if is_video(source) else ".png"))
-    if len(set(targets.values())) < len(targets):
-        raise UserError(
-            "two inputs have the same name: derain them separately, with different --output"
-        )
-    written = {path.resolve() for t in targets.values() for path in (t, _strip(t))}
-    if written & {source.resolve() for source in sources}:
-        raise UserError(
-            f"{output} contains the inputs, which are never overwritten: choose another --output"
-        )
-    return targets
-
-
-def _strip(target: Path) -> Path:
-    return target.parent / "strips" / target.name
-
-
 @contextmanager
-def _writer(path: Path, frames: Frames | list[Pixels]) -> Iterator[Callable[[Pixels], None]]:
+def _writer(
+    path: Path, frames: Frames | list[Pixels], write_photograph: Callable[[Path, Pixels], None]
+) -> Iterator[Callable[[Pixels], None]]:
     if isinstance(frames, Frames):
         with video_writer(path, frames.rate) as write:
             yield write
     else:
-        yield partial(write_image, path)
+        yield partial(write_photograph, path)
 
 
 if __name__ == "__main__":

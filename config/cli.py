@@ -68,7 +68,10 @@ def show_config(arguments: list[str], description: str | None = None) -> ShowCon
     """
     settings = _parse(ShowConfig, None, arguments, "python show.py", description)
     if not settings.inputs:
-        raise UserError("no inputs: name images, videos or folders, as in python show.py photos/")
+        raise UserError(
+            "no inputs: show.py removes the rain from photographs and videos. For example, "
+            "`python show.py photo.jpg` writes derained/photo.png; --help lists all flags"
+        )
     return settings
 
 

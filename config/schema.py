@@ -15,6 +15,7 @@ Layout = Literal["rain100", "two-folders", "side-by-side"]
 Order = Literal["clean-rainy", "rainy-clean"]
 Heaviness = Literal["light", "heavy", "mixed"]
 Augmentation = Literal["none", "flip", "eight", "jitter"]
+ImageFormat = Literal["png", "jpg", "tiff", "webp", "same"]
 
 
 def _require(holds: bool, message: str) -> None:
@@ -377,7 +378,7 @@ class EvalConfig:
     output: Path | None = None
     """Folder for scores.csv and scores.json; default scores/NAME."""
     tile: int = 0
-    """Tile side in pixels; 0 tiles only images above one megapixel."""
+    """Largest tile side in pixels; 0 tiles above one megapixel, as large as memory allows."""
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with sortable scores and before/after sliders."""
 
@@ -395,22 +396,32 @@ class ShowConfig:
     """Derain images and videos. No ground truth, no dataset."""
 
     inputs: tuple[Path, ...]
-    """Images, videos, or folders of them."""
+    """Images, videos, folders of them, or patterns such as 'photos/*.jpg'."""
     weights: Path | None = None
     """Weights; default runs/real/best.pt if it exists, else those for photographs in weights/."""
     output: Path = Path("derained")
-    """Folder for the results, PNG or MP4 with the input's name."""
+    """Folder for the results, with the input's name; videos become MP4."""
+    format: ImageFormat = "png"
+    """Format of the images; same keeps the input's."""
+    quality: int = 95
+    """Quality of JPEG and WebP images, 1 to 100."""
+    recursive: bool = False
+    """Also derain the folders inside folders; the output has the same tree."""
+    skip_existing: bool = False
+    """Leave out inputs whose result exists, for example to continue an interrupted run."""
     strips: bool = False
     """Also write rainy | derained side by side, under strips/."""
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with before/after sliders."""
     tile: int = 0
-    """Tile side in pixels; 0 tiles only images above one megapixel."""
+    """Largest tile side in pixels; 0 tiles above one megapixel, as large as memory allows."""
     machine: Machine = Machine()
 
     def __post_init__(self) -> None:
         """Validate the settings."""
         _require_finite(self, "tile")
+        fits = 1 <= self.quality <= 100
+        _require(fits, f"--quality must be between 1 and 100, got {self.quality}")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Reading and writing images of all supported kinds."""
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 
 from utils.errors import UserError
 from utils.image import (
@@ -15,6 +16,7 @@ from utils.image import (
     hstack,
     list_images,
     read_image,
+    read_photograph,
     to_pixels,
     to_tensor,
     write_image,
@@ -58,8 +60,9 @@ def test_grey_palette_and_16_bit_grey_become_rgb(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
-    """Pillow rotates 8-bit images and our code 16-bit images; both must agree."""
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, suffix: str) -> None:
+    """To 8-bit and 16-bit images, which different libraries decode."""
     upright = np.zeros((6, 4, 3), dtype=np.uint8)
     upright[:3, :2] = 255  # the upper left quarter is white
     stored = {
@@ -75,16 +78,161 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int) -> None:
     stored = np.ascontiguousarray(stored)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
-    assert np.array_equal(read_image(tmp_path / "a.png"), upright)
-    grey = Image.fromarray(stored[..., 0].astype(np.uint16) * 257)
-    grey.save(tmp_path / "deep.png", exif=exif)
-    assert np.array_equal(read_image(tmp_path / "deep.png"), upright.astype(np.uint16) * 257)
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(stored).save(path, exif=exif)
+    assert np.array_equal(read_image(path), upright)
+    Image.fromarray(stored[..., 0].astype(np.uint16) * 257).save(path, exif=exif)
+    assert np.array_equal(read_image(path), upright.astype(np.uint16) * 257)
 
 
-def test_float_images_are_refused(tmp_path: Path) -> None:
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def exif_of_a_camera(orientation: int = 6) -> bytes:
+    """EXIF data in the byte order of many cameras, with date, place and a thumbnail."""
+    exif = Image.Exif()
+    exif.endian = ">"
+    exif[0x010F], exif[0x0112], exif[0x0100] = "Maker", orientation, 9999
+    exif[0x8769] = {0x9003: "2026:11:21 12:00:00"}
+    exif[0x8825] = {1: "N", 2: (48.0, 8.0, 30.0)}
+    data = exif.tobytes()
+    header, table = data[:6], data[6:]
+    (entries,) = struct.unpack_from(">H", table, 8)
+    thumbnail = struct.pack(">HHHLLHHLLL", 2, 0x0201, 4, 1, len(table) + 30, 0x0202, 4, 1, 4, 0)
+    changed = bytearray(table + thumbnail + b"\xff\xd8\xff\xd9")
+    struct.pack_into(">L", changed, 10 + 12 * entries, len(table))
+    return header + bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kind"),
+    [
+        (".png", np.uint8),
+        (".png", np.uint16),
+        (".tif", np.uint8),
+        (".tif", np.uint16),
+        (".jpg", np.uint8),
+        (".webp", np.uint8),
+    ],
+)
+def test_profile_exif_and_resolution_survive(
+    tmp_path: Path, picture: Picture, suffix: str, kind: type[np.uint8]
+) -> None:
+    """From a camera's JPEG into every format, and from every format into the same."""
+    camera = tmp_path / "camera.jpg"
+    Image.fromarray(picture()).save(
+        camera, exif=exif_of_a_camera(), icc_profile=PROFILE, dpi=(300, 240)
+    )
+    with Image.open(camera) as file:
+        assert file.getexif().get_ifd(ExifTags.IFD.IFD1)  # the thumbnail
+    pixels, tags = read_photograph(camera)
+    for path in (tmp_path / f"first{suffix}", tmp_path / f"second{suffix}"):
+        write_image(path, pixels.astype(kind), tags)
+        pixels, tags = read_photograph(path)
+        assert pixels.dtype == kind
+        with Image.open(path) as file:
+            assert file.size == (24, 32)
+            assert file.info["icc_profile"] == PROFILE
+            exif = file.getexif()
+            assert (exif[0x010F], exif[0x0112]) == ("Maker", 1)
+            assert exif.get(0x0100) != 9999  # a size in pixels, which may be another now
+            assert exif.get_ifd(0x8769)[0x9003] == "2026:11:21 12:00:00"
+            assert exif.get_ifd(0x8825)[2] == (48, 8, 30)
+            assert not exif.get_ifd(ExifTags.IFD.IFD1)
+            assert (round(exif[0x011A]), round(exif[0x011B])) == (300, 240)
+            if suffix != ".webp":
+                dpi = file.info["dpi"]
+                assert (round(dpi[0]), round(dpi[1])) in ((300, 240), (300, 300))
+
+
+def test_damaged_exif_is_left_out(tmp_path: Path, picture: Picture) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=exif_of_a_camera()[:40])
+    pixels, tags = read_photograph(tmp_path / "a.jpg")
+    assert pixels.shape[2] == 3
+    write_image(tmp_path / "b.jpg", pixels, tags)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"),
+    [
+        (".png", "1"),
+        (".png", "L"),
+        (".png", "LA"),
+        (".png", "I;16"),
+        (".tif", "L"),
+        (".tif", "LA"),
+        (".tif", "I;16"),
+        (".jpg", "L"),
+        (".bmp", "L"),
+    ],
+)
+def test_grey_stays_grey(tmp_path: Path, suffix: str, mode: str) -> None:
+    """The network may return channels that differ: their mean is written."""
+    path = tmp_path / f"a{suffix}"
+    Image.new(mode, (16, 8), (80, 90) if mode == "LA" else 1).save(path)
+    pixels, tags = read_photograph(path)
+    assert tags.grey
+    assert pixels.shape == (8, 16, 4 if mode == "LA" else 3)
+    pixels[..., :3] = [100, 101, 105]
+    write_image(path, pixels, tags)
+    with Image.open(path) as file:
+        assert file.mode == ("L" if mode == "1" else mode)
+        assert np.array(file).reshape(8, 16, -1)[..., 0].tolist() == [[102] * 16] * 8
+    if mode == "LA":
+        assert (read_image(path)[..., 3] == 90).all()
+
+
+def test_formats_without_alpha_get_the_image_over_white(tmp_path: Path) -> None:
+    pixels = np.zeros((16, 16, 4), np.uint16)
+    pixels[:8, :, 3] = 65535
+    for suffix in (".jpg", ".bmp"):
+        write_image(tmp_path / f"a{suffix}", pixels)
+        written = read_image(tmp_path / f"a{suffix}")
+        assert written.dtype == np.uint8
+        assert (written[:8] == 0).all()
+        assert (written[8:] == 255).all()
+
+
+def test_limits_of_a_format(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"cannot write .*a.webp: .*16383 pixels"):
+        write_image(tmp_path / "a.webp", np.zeros((1, 16384, 3), np.uint8))
+    assert not list(tmp_path.iterdir())
+
+
+def save_float_colour(path: Path) -> None:
+    cv2.imwrite(str(path), np.full((8, 8, 3), 0.5, dtype=np.float32))
+
+
+def save_cmyk(path: Path) -> None:
+    Image.new("CMYK", (8, 8)).save(path, "JPEG")
+
+
+def save_animation(path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (0, 200)]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+@pytest.mark.parametrize(
+    ("name", "save", "message"),
+    [
+        ("float.tif", save_float_colour, "expected PNG, .* with 8 or 16 bits per channel"),
+        ("cmyk.jpg", save_cmyk, "its colours are CMYK; convert it to RGB"),
+        ("moving.gif", save_animation, "it holds 2 images; save the one you want"),
+        ("moving.webp", save_animation, "it holds 2 images; save the one you want"),
+        ("empty.png", Path.touch, "not an image of a known kind"),
+    ],
+)
+def test_refused_images(
+    tmp_path: Path, name: str, save: Callable[[Path], None], message: str
+) -> None:
+    save(tmp_path / name)
+    with pytest.raises(UserError, match=f"cannot read .*{name}: .*{message}"):
+        read_image(tmp_path / name)
+
+
+def test_float_grey_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), np.full((8, 8), 0.5, dtype=np.float32))
-    with pytest.raises(UserError, match="expected 8 or 16 bits per channel"):
+    with pytest.raises(UserError, match="expected 8 or 16 bits per channel; convert it to 16"):
         read_image(tmp_path / "a.tif")
 
 
@@ -95,9 +243,7 @@ def test_unreadable_files(tmp_path: Path, picture: Picture) -> None:
         path = tmp_path / f"cut{suffix}"
         write_image(path, picture(64, 64))
         path.write_bytes(path.read_bytes()[:-200])
-        with pytest.raises(
-            UserError, match=f"cannot read .*cut{suffix}: truncated or not an image"
-        ):
+        with pytest.raises(UserError, match=f"cannot read .*cut{suffix}: truncated or damaged"):
             read_image(path)
     (tmp_path / "text.png").write_text("no image")
     with pytest.raises(UserError, match=r"cannot read .*text\.png"):

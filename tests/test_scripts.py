@@ -1,6 +1,7 @@
 """The scripts and tools, run as by a user."""
 
 import csv
+import errno
 import hashlib
 import importlib
 import json
@@ -15,7 +16,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 
 import eval as eval_script
 import show
@@ -29,6 +30,7 @@ from train import train
 from utils import checkpoint, metrics
 from utils.conventions import CONVENTIONS
 from utils.errors import UserError
+from utils.files import writing
 from utils.image import Pixels, read_image, to_pixels, to_tensor, write_image
 from utils.inference import derain
 from utils.runtime import count_macs
@@ -113,6 +115,7 @@ def test_help_begins_with_examples(name: str, capsys: pytest.CaptureFixture[str]
     command = f"python -m {name}" if name in TOOLS else f"python {name}.py"
     examples = str(module.__doc__)
     assert f"\n\n    {command} " in examples
+    assert examples.count(f"\n    {command}") >= (1 if name in TOOLS else 2)
     with pytest.raises(SystemExit) as stop:
         module.main(["--help"])
     assert stop.value.code == 0
@@ -405,6 +408,84 @@ def test_show_never_overwrites(tmp_path: Path, weights: Path, picture: Picture) 
     show.main([str(tmp_path / "in"), *flags, str(tmp_path / "out")])
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert names == {"a.png", "b.png.png", "b.jpg.png"}
+
+
+@pytest.mark.parametrize("image_format", ["png", "jpg", "tiff", "webp", "same"])
+def test_show_writes_the_format_asked_for(
+    tmp_path: Path, weights: Path, picture: Picture, image_format: str
+) -> None:
+    """The picture keeps its tags in each, and a second run leaves the files as they are."""
+    source, output = tmp_path / "a b.JPG", tmp_path / "out"
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.fromarray(picture()[..., 0]).save(source, icc_profile=profile)
+    flags = ["--weights", str(weights), "--output", str(output), "--format", image_format]
+    show.main([str(source), *flags, "--quality", "30"])
+    names = {"jpg": "a b.jpg", "tiff": "a b.tif", "webp": "a b.webp", "same": "a b.JPG"}
+    path = output / names.get(image_format, "a b.png")
+    assert [file.name for file in output.iterdir()] == [path.name]
+    with Image.open(path) as file:
+        assert file.format == {"jpg": "JPEG", "same": "JPEG"}.get(
+            image_format, image_format.upper()
+        )
+        assert file.mode == ("RGB" if image_format == "webp" else "L")
+        assert file.info.get("icc_profile") == (None if image_format == "webp" else profile)
+    written = path.read_bytes()
+    path.write_text("mine")
+    show.main([str(source), *flags, "--skip-existing"])
+    assert path.read_text() == "mine"
+    show.main([str(source), *flags])
+    if image_format in ("jpg", "same", "webp"):
+        assert len(path.read_bytes()) > 1.3 * len(written)  # the default quality is higher
+
+
+def test_show_keeps_the_tree_and_expands_patterns(
+    tmp_path: Path, weights: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outputs of an earlier run inside the folder are no inputs."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.png", "one/a.png", "one/two/b.jpg", "one/.thumbnails/c.png"):
+        write_image(Path("in") / name, picture())
+    flags = ["--weights", str(weights), "--output"]
+    for _ in range(2):
+        show.main(["in", "--recursive", *flags, "in/out"])
+        names = {str(f.relative_to("in/out")) for f in Path("in/out").rglob("*.*")}
+        assert names == {"a.png", "one/a.png", "one/two/b.png"}
+    show.main(["in/*.png", "in/one/*/*.jpg", *flags, "matched"])
+    assert {file.name for file in Path("matched").iterdir()} == {"a.png", "b.png"}
+    with pytest.raises(UserError, match="two inputs have the same name"):
+        show.main(["in/a.png", "in/one/*.png", *flags, "clash"])
+    with pytest.raises(UserError, match=r"no file or folder in/\*\.gif"):
+        show.main(["in/*.gif", *flags, "matched"])
+    with pytest.raises(UserError, match="contains the inputs"):
+        show.main(["in", "--recursive", *flags, "in"])
+
+
+def test_show_stops_when_it_cannot_write(
+    tmp_path: Path, weights: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "in" / name, picture())
+    output = tmp_path / "out"
+    flags = [str(tmp_path / "in"), "--weights", str(weights), "--output"]
+    with pytest.raises(UserError, match=r"cannot write .*a.png: File exists"):
+        show.main([*flags, str(tmp_path / "in" / "a.png")])
+
+    def fill_the_disk(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "b.png":
+            with writing(path):
+                raise OSError(errno.ENOSPC, "No space left on device")
+        write_image(path, *arguments, **options)
+
+    monkeypatch.setattr(show, "write_image", fill_the_disk)
+    message = r"cannot write .*b.png: No space left on device; 1 of 3 files are done, and --skip"
+    with pytest.raises(UserError, match=message):
+        show.main([*flags, str(output)])
+    assert [file.name for file in output.iterdir()] == ["a.png"]
+
+
+def test_show_without_inputs_explains_itself() -> None:
+    with pytest.raises(UserError, match=r"no inputs: .*`python show.py photo.jpg` writes derained"):
+        show.main([])
 
 
 def test_weights_know_their_network(tiny: Config) -> None:

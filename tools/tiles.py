@@ -3,9 +3,9 @@
     python -m tools.tiles datasets/Rain100L/rainy --weights runs/a/best.pt runs/b/best.pt
 
 Derains every full image, then its central tile twice: as an image of its own, and with the
-coordinates of the full image. Compares the tiles without `utils.inference.MARGIN` pixels at each
-side. Differences are on the scale 0 to 255. If they are small, the network can derain large images
-in tiles, with little memory.
+coordinates of the full image. Compares the tiles without 16 pixels at each side. Differences are on
+the scale 0 to 255. If they are small, the network can derain large images in tiles, with little
+memory.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,10 @@ from models import Network
 from models.load import open_network
 from utils.errors import UserError, run_command
 from utils.image import read_image, to_tensor
-from utils.inference import ALIGNMENT, MARGIN, apply
+from utils.inference import ALIGNMENT, apply
 from utils.runtime import choose_device, keep_freed_memory
+
+MARGIN = 16  # pixels at each side of a tile that are not compared
 
 
 @dataclass(frozen=True)

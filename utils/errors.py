@@ -9,6 +9,10 @@ class UserError(Exception):
     """A mistake the user can mend: what was expected, what came, what to do."""
 
 
+class WriteError(UserError):
+    """A file could not be written, for example because the disk is full."""
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ended the script, which saved its work; the message says how to go on.
 

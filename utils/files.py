@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from utils.errors import UserError
+from utils.errors import WriteError
 
 
 @contextmanager
@@ -21,7 +21,7 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         previous: where to move an existing file at `path` first; None replaces it.
 
     Raises:
-        UserError: the file cannot be written, for example because the disk is full.
+        WriteError: the file cannot be written, for example because the disk is full.
     """
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     with writing(path):
@@ -40,11 +40,11 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system into a `UserError` that names `path`."""
+    """Turn an error of the operating system into a `WriteError` that names `path`."""
     try:
         yield
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from None
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from None
 
 
 def write_text(path: Path, text: str) -> None:

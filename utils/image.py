@@ -4,6 +4,8 @@ Arrays are [H, W, 3], RGB, uint8 or uint16, or [H, W, 4] if the file has an alph
 Tensors are float32 [3, H, W] in [0, 1].
 """
 
+import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,19 +14,29 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
+from tifffile import TiffFile
 from torch import Tensor
 
+from utils.encode import FORMATS, encode
 from utils.errors import UserError
 from utils.files import replacing
+from utils.tags import ORIENTATION, Tags, read_orientation, read_tags
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+SUFFIXES = tuple(FORMATS)
 
 Pixels = NDArray[Any]  # [H, W, 3 or 4], uint8 or uint16
 
 
-def list_images(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """List the files of a folder with these suffixes, sorted by name.
+def list_images(
+    folder: Path, suffixes: Sequence[str] = SUFFIXES, recursive: bool = False
+) -> list[Path]:
+    """List the files of a folder with these suffixes, sorted by path.
+
+    Args:
+        folder: the folder.
+        suffixes: in lower case, each with its dot.
+        recursive: also list the files of all folders in it.
 
     Raises:
         UserError: the folder is missing or has no such file.
@@ -33,9 +45,11 @@ def list_images(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
         raise UserError(f"no folder {folder}: check the path, see README's Data section")
     files = sorted(
         f
-        for f in folder.iterdir()
+        for f in (folder.rglob("*") if recursive else folder.iterdir())
         # Skip hidden files: some systems write `._NAME` next to an image.
-        if f.suffix.lower() in suffixes and not f.name.startswith(".") and f.is_file()
+        if f.suffix.lower() in suffixes
+        and not any(part.startswith(".") for part in f.relative_to(folder).parts)
+        and f.is_file()
     )
     if not files:
         raise UserError(
@@ -45,37 +59,59 @@ def list_images(folder: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
 
 
 def read_image(path: Path) -> Pixels:
-    """Read an image, keeping its bit depth and alpha channel.
+    """Read an image, keeping its bit depth and alpha channel; see `read_photograph`."""
+    return read_photograph(path)[0]
+
+
+def read_photograph(path: Path) -> tuple[Pixels, Tags]:
+    """Read an image with its tags, keeping its bit depth and alpha channel.
 
     The EXIF orientation is applied. Grey and palette images become RGB.
 
     Returns:
-        [H, W, 3], or [H, W, 4] with alpha; RGB; uint8, or uint16 for 16-bit files.
+        [H, W, 3], or [H, W, 4] with alpha; RGB; uint8, or uint16 for 16-bit files. And the tags.
 
     Raises:
-        UserError: the file is missing, truncated or not an image.
+        UserError: the file is missing, truncated, not an image, or of an unsupported kind.
     """
     try:
-        with Image.open(path) as file:
+        # Pillow warns of odd tags.
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+            orientation = read_orientation(file)
+            _check(path, file)
             file.load()  # unlike OpenCV, Pillow detects truncated files
-            deep = file.mode[0] in "IF" or _has_16_bits(path, file)
-            orientation = file.getexif().get(0x0112, 1)
-            if not deep:
-                return _pillow_pixels(file)
+            if file.mode[0] in "IF" or _has_16_bits(path, file):
+                pixels = _decode_deep(path, file)  # Pillow would reduce colour to 8 bits
+            else:
+                alpha = "A" in file.getbands() or "transparency" in file.info
+                pixels = np.array(file.convert("RGBA" if alpha else "RGB"))
+                orientation = 1 if file.format == "TIFF" else orientation  # Pillow has applied it
+            return _upright(pixels, orientation), read_tags(file)
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
+    except UnidentifiedImageError:
+        raise UserError(
+            f"cannot read {path}: not an image of a known kind; expected PNG, JPEG, TIFF, WebP or "
+            "BMP, with 8 or 16 bits per channel"
+        ) from None
     except Exception as error:  # Pillow's decoders raise many types
-        raise UserError(f"cannot read {path}: truncated or not an image ({error})") from None
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)  # Pillow would reduce colour to 8 bits
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(f"cannot read {path}: expected 8 or 16 bits per channel")
-    return _upright(_opencv_to_rgb(pixels), orientation)
+        raise UserError(f"cannot read {path}: truncated or damaged ({error})") from None
 
 
-def _pillow_pixels(file: Image.Image) -> Pixels:
-    upright = ImageOps.exif_transpose(file)
-    alpha = "A" in upright.getbands() or "transparency" in upright.info
-    return np.array(upright.convert("RGBA" if alpha else "RGB"))
+def _check(path: Path, file: Image.Image) -> None:
+    """Refuse images that have no derained counterpart of the same kind."""
+    frames = getattr(file, "n_frames", 1)
+    if frames > 1 and file.format != "MPO":  # a JPEG with a preview or depth map behind it
+        raise UserError(
+            f"cannot read {path}: it holds {frames} images; save the one you want, or convert an "
+            "animation to MP4"
+        )
+    if file.mode in ("CMYK", "LAB"):
+        raise UserError(
+            f"cannot read {path}: its colours are {file.mode}; convert it to RGB in an image editor"
+        )
 
 
 def _has_16_bits(path: Path, file: Image.Image) -> bool:
@@ -86,10 +122,21 @@ def _has_16_bits(path: Path, file: Image.Image) -> bool:
     return bool(max(bits if isinstance(bits, tuple) else (bits,)) == 16)
 
 
-def _opencv_to_rgb(pixels: Pixels) -> Pixels:
+def _decode_deep(path: Path, file: Image.Image) -> Pixels:
+    """Decode 16-bit pixels as they are stored, without the orientation."""
+    data = io.BytesIO(path.read_bytes())
+    if file.format == "TIFF":
+        with TiffFile(data, mode="r+") as tiff:
+            if tag := tiff.pages.first.tags.get(ORIENTATION):
+                tag.overwrite(1)  # OpenCV 5.0 applies some orientations, and fails at others
+    pixels = cv2.imdecode(np.frombuffer(data.getbuffer(), np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"cannot read {path}: expected 8 or 16 bits per channel; convert it to 16 bits first"
+        )
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
-    return np.ascontiguousarray(pixels[..., [2, 1, 0, 3][: pixels.shape[2]]])
+    return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
@@ -102,18 +149,24 @@ def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(pixels)
 
 
-def write_image(path: Path, pixels: Pixels) -> None:
-    """Write RGB or RGBA pixels atomically, uint8 or uint16; the suffix of `path` sets the format.
+def write_image(path: Path, pixels: Pixels, tags: Tags | None = None, quality: int = 95) -> None:
+    """Write pixels and tags atomically; see `utils.encode.encode`.
+
+    Args:
+        path: its suffix sets the format.
+        pixels: [H, W, 3], or [H, W, 4] with alpha; RGB; uint8 or uint16.
+        tags: of the image that the pixels were computed from, if any.
+        quality: of JPEG and WebP, 1 to 100.
 
     Raises:
-        UserError: the format does not support the data type.
+        UserError: the format cannot hold the image.
     """
-    order = [2, 1, 0, 3][: pixels.shape[2]]
-    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(pixels[..., order]))
-    if not done:
-        raise UserError(f"cannot write {path}: its format does not support {pixels.dtype}")
+    try:
+        data = encode(path.suffix.lower(), pixels, tags or Tags(), quality)
+    except (ValueError, OSError) as error:  # for example, WebP has at most 16383 pixels a side
+        raise UserError(f"cannot write {path}: {error}") from None
     with replacing(path) as stream:
-        stream.write(data.tobytes())
+        stream.write(data)
 
 
 def to_tensor(pixels: Pixels) -> Tensor:
@@ -126,8 +179,11 @@ def to_tensor(pixels: Pixels) -> Tensor:
 def to_pixels(image: Tensor, dtype: type[np.unsignedinteger[Any]] = np.uint8) -> Pixels:
     """Floats [3, H, W] in [0, 1] -> integers [H, W, 3], clamped and then rounded."""
     peak = np.iinfo(dtype).max
-    planes = image.detach().double().clamp(0, 1).mul(peak).round().cpu().numpy()
-    return np.ascontiguousarray(planes.transpose(1, 2, 0).astype(dtype))
+    pixels = np.empty((*image.shape[1:], 3), dtype)
+    for channel, plane in enumerate(image.detach()):  # one by one, to save memory
+        values = plane.double().clamp(0, 1).mul_(peak).round_()
+        pixels[..., channel] = values.cpu().numpy()
+    return pixels
 
 
 def hstack(*images: Pixels, gap: int = 4) -> Pixels:

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import ctypes
+import os
 import platform
 import resource
 import shlex
@@ -97,6 +98,18 @@ def peak_memory(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes * (1 if sys.platform == "darwin" else 1024)
+
+
+def free_memory(device: torch.device) -> int:
+    """Memory in bytes that a new tensor may use: of the GPU, or of the machine on the CPU."""
+    if device.type == "cuda":
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + cached
+    information = Path("/proc/meminfo")  # Linux only
+    if information.exists():
+        lines = dict(line.split(":") for line in information.read_text().splitlines())
+        return 1024 * int(lines["MemAvailable"].split()[0])
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
 def count_parameters(network: nn.Module) -> int:

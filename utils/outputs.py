@@ -1,0 +1,86 @@
+"""Plan which file each input is derained into."""
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.errors import UserError
+from utils.image import SUFFIXES as IMAGES
+from utils.image import list_images
+from utils.video import SUFFIXES as VIDEOS
+from utils.video import is_video
+
+FORMATS = {"png": ".png", "jpg": ".jpg", "tiff": ".tif", "webp": ".webp"}
+
+
+def plan_outputs(
+    inputs: Iterable[Path], output: Path, image_format: str = "png", recursive: bool = False
+) -> dict[Path, Path]:
+    """Map each input to its output: same name, with the suffix of the format.
+
+    The old suffix is kept before the new one if two inputs differ only in it.
+
+    Args:
+        inputs: files, folders, or patterns such as `photos/*.jpg`.
+        output: folder of the outputs.
+        image_format: a key of `FORMATS`, or "same" for the suffix of the input; videos become MP4.
+        recursive: also take the files in folders of folders, and keep the tree below `output`.
+
+    Raises:
+        UserError: an input is missing, or a target would overwrite an input or another target.
+    """
+    folders: dict[Path, Path] = {}  # of the outputs; a file may be listed besides its folder
+    for path in (file for pattern in inputs for file in _expand(pattern)):
+        if path.is_dir():
+            for file in _files(path, output, recursive):
+                folders.setdefault(file, output / file.relative_to(path).parent)
+        else:
+            folders.setdefault(path, output)
+    names = {source: source.stem + _suffix(source, image_format) for source in folders}
+    users = Counter((folders[source], name) for source, name in names.items())
+    targets = {}
+    for source, folder in folders.items():
+        clash = users[folder, names[source]] > 1
+        name = source.name + _suffix(source, image_format) if clash else names[source]
+        targets[source] = folder / name
+    if len(set(targets.values())) < len(targets):
+        raise UserError(
+            "two inputs have the same name: derain them separately, with different --output, or "
+            "name the folder that contains both and add --recursive"
+        )
+    written = {path.resolve() for t in targets.values() for path in (t, strip_of(t))}
+    if written & {source.resolve() for source in folders}:
+        raise UserError(
+            f"{output} contains the inputs, which are never overwritten: choose another --output"
+        )
+    return targets
+
+
+def strip_of(target: Path) -> Path:
+    """Path of the strip that shows an output beside its input."""
+    return target.parent / "strips" / target.name
+
+
+def _expand(path: Path) -> list[Path]:
+    """The file or folder itself, or all that a pattern matches, sorted."""
+    if path.exists():
+        return [path]
+    pattern = path.relative_to(path.anchor)
+    found = sorted(Path(path.anchor).glob(str(pattern)))
+    if not found:
+        raise UserError(f"no file or folder {path}")
+    return found
+
+
+def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
+    files = list_images(folder, (*IMAGES, *VIDEOS), recursive)
+    inside = folder.resolve() in output.resolve().parents  # outputs of an earlier run
+    return [f for f in files if not (inside and output.resolve() in f.resolve().parents)]
+
+
+def _suffix(source: Path, image_format: str) -> str:
+    if is_video(source):
+        return ".mp4"
+    if image_format == "same" and source.suffix.lower() in IMAGES:
+        return source.suffix
+    return FORMATS.get(image_format, ".png")
