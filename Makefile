@@ -9,6 +9,7 @@ PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-chec
 
 demo: .venv/installed
 	.venv/bin/python train.py
+	@echo "rainy, derained and clean side by side: open $$(ls runs/synthetic/strips/*.png | head -n 1)"
 
 test: .venv/installed-dev
 	.venv/bin/ruff check .
