@@ -483,11 +483,6 @@ def test_show_stops_when_it_cannot_write(
     assert [file.name for file in output.iterdir()] == ["a.png"]
 
 
-def test_show_without_inputs_explains_itself() -> None:
-    with pytest.raises(UserError, match=r"no inputs: .*`python show.py photo.jpg` writes derained"):
-        show.main([])
-
-
 def test_weights_know_their_network(tiny: Config) -> None:
     """Contradicting flags are refused, and scores.json describes the weights."""
     train(tiny)
