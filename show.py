@@ -7,9 +7,8 @@ Without --weights it takes the weights for photographs that come with this code.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -35,7 +34,6 @@ from utils.runtime import (
     provenance,
     set_threads,
 )
-from utils.tags import Tags
 from utils.video import Frames, is_video, video_writer
 
 
@@ -68,7 +66,8 @@ def main(arguments: list[str]) -> None:
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
         start = time.perf_counter()
         try:
-            _derain_file(source, target, change, settings)
+            derain_file = _derain_video if is_video(source) else _derain_photograph
+            derain_file(source, target, change, settings)
             finished.append(Derained(source, target, time.perf_counter() - start))
         except WriteError as error:
             raise UserError(
@@ -92,29 +91,29 @@ def main(arguments: list[str]) -> None:
         )
 
 
-def _derain_file(
+def _derain_photograph(
     source: Path, target: Path, change: Callable[[Pixels, str], Pixels], settings: ShowConfig
 ) -> None:
-    frames: Frames | list[Pixels]
-    if is_video(source):
-        frames, tags, name = Frames(source), Tags(), ""
-    else:
-        pixels, tags = read_photograph(source)
-        frames, name = [pixels], source.name
-    write_photograph = partial(write_image, tags=tags, quality=settings.quality)
-    bar = tqdm(frames, source.name, disable=None if is_video(source) else True, leave=False)
+    rainy, tags = read_photograph(source)
+    result = change(rainy, source.name)
+    write_image(target, result, tags, settings.quality)
+    if settings.strips:
+        write_image(strip_of(target), hstack(rainy, result), tags, settings.quality)
+
+
+def _derain_video(
+    source: Path, target: Path, change: Callable[[Pixels, str], Pixels], settings: ShowConfig
+) -> None:
+    frames = Frames(source)
     count = 0
     with ExitStack() as stack:
-
-        def writer(path: Path) -> Callable[[Pixels], None]:
-            return stack.enter_context(_writer(path, frames, write_photograph))
-
-        write = writer(target)
-        write_strip = writer(strip_of(target)) if settings.strips else None
-        for rainy in bar:
-            result = change(rainy, name)
+        write = stack.enter_context(video_writer(target, frames.rate))
+        if settings.strips:
+            write_strip = stack.enter_context(video_writer(strip_of(target), frames.rate))
+        for rainy in tqdm(frames, source.name, disable=None, leave=False):
+            result = change(rainy, "")
             write(result)
-            if write_strip:
+            if settings.strips:
                 write_strip(hstack(rainy, result))
             count += 1
     if count < 0.98 * len(frames):  # some formats only estimate the number of frames
@@ -122,7 +121,10 @@ def _derain_file(
 
 
 def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels, str], Pixels]:
-    """Return a function from rainy to derained pixels that keeps size, bit depth and alpha."""
+    """Return a function from rainy to derained pixels that keeps size, bit depth and alpha.
+
+    Its second argument is the name to show over a progress bar; empty shows none.
+    """
     set_threads(settings.machine.threads)
     device = choose_device(settings.machine.device)
     network = open_network(weights, device)
@@ -133,17 +135,6 @@ def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels, str], P
         return np.concatenate([to_pixels(derained, rainy.dtype.type), rainy[..., 3:]], axis=2)
 
     return change
-
-
-@contextmanager
-def _writer(
-    path: Path, frames: Frames | list[Pixels], write_photograph: Callable[[Path, Pixels], None]
-) -> Iterator[Callable[[Pixels], None]]:
-    if isinstance(frames, Frames):
-        with video_writer(path, frames.rate) as write:
-            yield write
-    else:
-        yield partial(write_photograph, path)
 
 
 if __name__ == "__main__":

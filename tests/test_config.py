@@ -247,7 +247,9 @@ def test_old_flags_still_work() -> None:
 
 
 def test_show_without_input() -> None:
-    with pytest.raises(UserError, match=r"^no inputs: .*`python show.py photo.jpg` writes derained"):
+    with pytest.raises(
+        UserError, match=r"^no inputs: .*`python show.py photo.jpg` writes derained"
+    ):
         show_config(["--weights", "w.pt"])
 
 

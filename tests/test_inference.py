@@ -1,5 +1,6 @@
 """Deraining images of any size, with and without tiles."""
 
+import os
 import weakref
 from itertools import pairwise
 from typing import Any
@@ -14,6 +15,7 @@ from models import JDNet
 from utils import inference
 from utils.errors import UserError
 from utils.inference import derain
+from utils.runtime import free_memory
 
 
 class Shift(nn.Module):
@@ -87,6 +89,11 @@ def test_tiles_fit_into_memory(
         assert fits**2 * inference.bytes_per_pixel(network) <= min(free / 2, 2 * 2**30)
     whole = inference._tile_that_fits(network, 321, 481, torch.device("cpu"))
     assert (whole >= 481) == (free > 0.2e9)
+
+
+def test_free_memory_is_part_of_the_machine() -> None:
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < free_memory(torch.device("cpu")) < machine
 
 
 def test_large_images_are_tiled_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.runtime import free_memory, synchronize
+from utils.runtime import autocast, free_memory, synchronize
 
 MAX_UNTILED = 1_000_000  # pixels
 LARGEST_TILE = 1024  # pixels; larger tiles save little time
@@ -36,9 +36,10 @@ def derain(
         network: in evaluation mode; see `apply`.
         rainy: [3, H, W] in [0, 1], on the network's device.
         tile: largest side of the tiles in pixels, at least 256, rounded up to a multiple of 16. 0
-            uses no tiles for images of up to one megapixel, and for larger images the largest
-            tiles that fit into memory (`bytes_per_pixel`). Tiles overlap by 128 pixels and are
-            blended. If memory runs out, the tile side is halved and the image restarted.
+            uses no tiles for images of up to one megapixel that fit into half of the free memory,
+            and otherwise the largest tiles that fit (`bytes_per_pixel`). Tiles overlap by 128
+            pixels and are blended. If memory runs out, the tile side is halved and the image
+            restarted.
         precision: dtype of the convolutions; torch.bfloat16 uses autocast.
         name: if given, tiles get a progress bar of this name, and the expected time is printed
             when it is long.
@@ -54,7 +55,7 @@ def derain(
     tile = max(-(-tile // ALIGNMENT) * ALIGNMENT, 2 * OVERLAP)
     while True:
         try:
-            with torch.autocast(rainy.device.type, precision, precision != torch.float32):
+            with autocast(rainy.device, precision):
                 return _derain_tiles(network, rainy, tile, name)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
