@@ -105,19 +105,17 @@ def _derain_video(
     source: Path, target: Path, change: Callable[[Pixels, str], Pixels], settings: ShowConfig
 ) -> None:
     frames = Frames(source)
-    count = 0
     with ExitStack() as stack:
-        write = stack.enter_context(video_writer(target, frames.rate))
+        write = stack.enter_context(video_writer(target, frames))
         if settings.strips:
-            write_strip = stack.enter_context(video_writer(strip_of(target), frames.rate))
+            write_strip = stack.enter_context(video_writer(strip_of(target), frames))
         for rainy in tqdm(frames, source.name, disable=None, leave=False):
             result = change(rainy, "")
             write(result)
             if settings.strips:
                 write_strip(hstack(rainy, result))
-            count += 1
-    if count < 0.98 * len(frames):  # some formats only estimate the number of frames
-        tqdm.write(f"note: {source} ended after {count} of {len(frames)} frames")
+    for note in dict.fromkeys(frames.notes):
+        tqdm.write(f"note: {source}: {note}")
 
 
 def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels, str], Pixels]:

@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
 
+import av
 import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
@@ -22,7 +23,6 @@ from evaluation.report import image_writer, write_score_report
 from evaluation.scores import PairScore, Scores
 from utils.errors import UserError
 from utils.image import Pixels, read_image, write_image
-from utils.video import video_writer
 
 Picture = Callable[..., Pixels]
 
@@ -151,8 +151,11 @@ def test_show_writes_a_report(
     folder, output = tmp_path / "in", tmp_path / "out"
     write_image(folder / f"{ODD}.png", picture())
     write_image(folder / "wide.png", picture(12, 1700).astype(np.uint16) * 257)
-    with video_writer(folder / "clip.mp4", 10) as write:
-        write(picture())
+    with av.open(str(folder / "clip.mp4"), "w") as clip:
+        stream = clip.add_stream("libx264", 10)
+        stream.width, stream.height = 32, 24
+        clip.mux(stream.encode(av.VideoFrame.from_ndarray(picture())))
+        clip.mux(stream.encode(None))
     show.main([str(folder), *SHIPPED, "--report", "--output", str(output)])
     report = output / "report" / "index.html"
     assert f"report: {report}\n" in capsys.readouterr().out

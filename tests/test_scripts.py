@@ -7,12 +7,11 @@ import importlib
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 import torch
@@ -31,10 +30,8 @@ from utils import checkpoint, metrics
 from utils.conventions import CONVENTIONS
 from utils.errors import UserError
 from utils.files import writing
-from utils.image import Pixels, read_image, to_pixels, to_tensor, write_image
-from utils.inference import derain
+from utils.image import Pixels, read_image, to_tensor, write_image
 from utils.runtime import count_macs
-from utils.video import Frames, video_writer
 
 ROOT = Path(__file__).resolve().parents[1]
 Picture = Callable[..., Pixels]
@@ -264,94 +261,6 @@ def test_show_keeps_size_name_depth_alpha_and_orientation(
     strip = read_image(output / "strips" / "plain.png")
     assert np.array_equal(strip[:, :30], read_image(folder / "plain.jpg"))
     assert np.array_equal(strip[:, -30:], read_image(output / "plain.png"))
-
-
-def clip(path: Path, levels: Sequence[int], size: tuple[int, int] = (23, 30)) -> list[Pixels]:
-    """Write a video of uniform, saturated frames, which the codec keeps, and return the frames."""
-    frames = [np.full((*size, 3), (level, 40, 120), np.uint8) for level in levels]
-    with video_writer(path.with_suffix(".mp4"), 12.5) as write:
-        for frame in frames:
-            write(frame)
-    path.with_suffix(".mp4").rename(path)
-    return frames
-
-
-def test_show_derains_videos(
-    tmp_path: Path, weights: Path, picture: Picture, capfd: pytest.CaptureFixture[str]
-) -> None:
-    """Frames are derained like images, the rate is kept, and odd sides become even."""
-    folder, output = tmp_path / "in", tmp_path / "out"
-    network = JDNet(units=1, channels=16).eval()
-    network.load_state_dict(checkpoint.load_weights(weights).state)
-    rain = torch.tensor([0.1, -0.5, 0.2])  # in red, green, blue
-    with torch.no_grad():
-        network.tail.get_parameter("bias").copy_(rain)
-    state = {"network": "jdnet", "arguments": {"units": 1, "channels": 16}}
-    checkpoint.save(weights, {**state, "state_dict": network.state_dict()})
-    write_image(folder / "clip.png", picture(24, 30))
-    frames = clip(folder / "clip.AVI", (200, 140, 80))
-    (folder / "broken.mp4").write_text("no video")
-    with pytest.raises(
-        UserError, match=r"skipped 1 of 3 files; first error: cannot read .*broken.mp4"
-    ):
-        show.main([str(folder), "--weights", str(weights), "--output", str(output), "--strips"])
-    printed = capfd.readouterr()
-    assert "derained 2 of 3 with" in printed.out
-    assert "moov" not in printed.err
-    assert {file.name for file in output.iterdir()} == {"clip.png", "clip.mp4", "strips"}
-
-    capture = cv2.VideoCapture(str(output / "clip.mp4"))  # whatever our own reader does
-    assert capture.get(cv2.CAP_PROP_FPS) == 12.5
-    for frame in frames:
-        expected = to_pixels(derain(network, to_tensor(frame)))
-        there, result = capture.read()
-        assert there
-        assert result.shape == (24, 30, 3)
-        difference = result[:23, :, ::-1].astype(int).mean(axis=(0, 1)) - expected.mean(axis=(0, 1))
-        assert np.abs(difference).max() < 8
-    assert not capture.read()[0]
-    (strip, *_others) = Frames(output / "strips" / "clip.mp4")
-    assert strip.shape == (24, 64, 3)
-
-
-def test_a_video_that_breaks_off(
-    tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Broken(Frames):
-        def __len__(self) -> int:
-            return 10
-
-    clip(tmp_path / "clip.mp4", [90])
-    output = tmp_path / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(show, "Frames", Broken)
-        show.main([str(tmp_path / "clip.mp4"), "--weights", str(weights), "--output", str(output)])
-    assert "clip.mp4 ended after 1 of 10 frames" in capsys.readouterr().out
-    assert len(Frames(output / "clip.mp4")) == 1
-
-
-def test_a_video_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "clip.mp4"
-    clip(target, [90, 180])
-    before = target.read_bytes()
-
-    def write_two() -> None:
-        with video_writer(target, 25) as write:
-            for width in (30, 32):
-                write(np.zeros((24, width, 3), np.uint8))
-
-    with pytest.raises(UserError, match=r"frame 2 has size \(32, 24\), expected \(30, 24\)"):
-        write_two()
-    assert target.read_bytes() == before
-    assert [file.name for file in tmp_path.iterdir()] == ["clip.mp4"]
-
-
-@pytest.mark.parametrize("rate", [23.976, 59.94, 105.611, 240.0])
-def test_videos_of_any_rate(tmp_path: Path, rate: float) -> None:
-    with video_writer(tmp_path / "clip.mp4", rate) as write:
-        for _ in range(3):
-            write(np.zeros((16, 16, 3), np.uint8))
-    assert Frames(tmp_path / "clip.mp4").rate == pytest.approx(rate, abs=0.01)
 
 
 def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -78,7 +78,7 @@ def test_nobody_changes_the_search_path() -> None:
 
 IMPORT_ALL = """
 import importlib, sys
-import cv2, hypothesis, matplotlib.figure, PIL.Image, safetensors.torch, skimage.data
+import av, cv2, hypothesis, matplotlib.figure, PIL.Image, safetensors.torch, skimage.data
 import skimage.metrics, tensorboardX.writer, torch.utils.flop_counter, tqdm, tyro
 
 def watch(event, arguments):

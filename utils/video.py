@@ -1,17 +1,38 @@
-"""Read and write videos without sound. Frames are uint8 [H, W, 3], RGB."""
+"""Read and write videos with FFmpeg, through PyAV. Frames are uint8 [H, W, 3], RGB, upright."""
 
+import math
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import cv2
+import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.codec.context import Flags
+from av.container import InputContainer, OutputContainer
+from av.error import FFmpegError
+from av.packet import Packet
+from av.stream import Stream
+from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
 
 from utils.errors import UserError
+from utils.files import replacing
 from utils.image import Pixels
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
+
+CRF = "17"  # constant quality of x264: no visible loss; 0 is lossless, 23 its default
+RGB, BT709, LIMITED = 0, 1, 1  # of FFmpeg's AVColorSpace and AVColorRange
+EXACT = (  # for conversions to RGB and back that change a natural image by less than a grey level
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
 
 
 def is_video(path: Path) -> bool:
@@ -22,83 +43,191 @@ def is_video(path: Path) -> bool:
 class Frames:
     """The frames of a video in order, upright. Iterate only once; the length is an estimate.
 
+    Broken frames are skipped; so are frames of another size than the first.
+
     Attributes:
-        rate: frames per second; the mean for a video with a variable rate.
+        path: of the video.
+        stream: the video stream that is read.
+        rate: mean number of frames per second.
+        frame: the decoded frame behind the pixels yielded last: its time and its colour tags.
+        notes: what was lost or changed, for the user. Complete after the result is written.
 
     Raises:
         UserError: the file is missing, not a video, or no frame can be decoded.
     """
 
+    frame: av.VideoFrame
+
     def __init__(self, path: Path) -> None:
-        _silence()
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-        there, self._first = self._capture.read()
-        if not there:
-            raise UserError(
-                f"cannot read {path}: truncated, not a video, or of an unsupported codec"
-            )
-        rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.rate = rate if 1 <= rate <= 240 else 25.0
+        self.path = path
+        self.notes: list[str] = []
+        self._container = _open(path)
+        stream = self._container.streams.best("video")
+        if not isinstance(stream, VideoStream):
+            raise _unreadable(path)
+        self.stream = stream
+        self.rate = stream.average_rate or Fraction(25)
+        longest = (self._container.duration or 0) / 1e6  # of all streams
+        self._seconds = float((stream.duration or 0) * (stream.time_base or 0)) or longest
 
     def __len__(self) -> int:
-        return max(1, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        return self.stream.frames or max(1, round(self._seconds * self.rate))
 
     def __iter__(self) -> Iterator[Pixels]:
-        there, frame = True, self._first
-        while there:
-            yield np.ascontiguousarray(frame[..., ::-1])
-            there, frame = self._capture.read()
+        start = self.stream.start_time or 0
+        broken, size, last = 0, None, start - 1
+        for packet in _packets(self._container, [self.stream]):
+            try:
+                for frame in self.stream.decode(packet):
+                    if frame.is_corrupt or size not in (None, (frame.width, frame.height)):
+                        broken += 1
+                        continue
+                    size = (frame.width, frame.height)
+                    # AVI has no presentation times. An encoder needs times that increase.
+                    time = frame.dts if self._container.format.name == "avi" else frame.pts
+                    last = frame.pts = max(last + 1, last + 1 if time is None else time)
+                    self.frame = frame
+                    yield _upright(frame.to_ndarray(format="rgb24", interpolation=EXACT), frame)
+            except FFmpegError:
+                broken += 1
+        if size is None:
+            raise _unreadable(self.path)
+        if broken:
+            self.notes.append(f"broken frames left out: {broken}")
+        end = float((last - start) * (self.stream.time_base or 0) + 1 / self.rate)
+        if end < self._seconds - 0.5:  # the sound may be a little longer
+            self.notes.append(f"the picture ends after {end:.1f} of {self._seconds:.1f} seconds")
 
 
 @contextmanager
-def video_writer(path: Path, rate: float) -> Iterator[Callable[[Pixels], None]]:
-    """Yield a function that appends a frame to an MP4 file, which is written atomically.
+def video_writer(path: Path, source: Frames) -> Iterator[Callable[[Pixels], None]]:
+    """Yield a function that appends the changed pixels of `source.frame` to a video.
 
-    The codec is MPEG-4 part 2, which every OpenCV build can write. It needs even sides: odd ones
-    are padded by repeating the last row or column.
+    The picture is H.264 with 8 bits and 4:2:0 chroma, which plays everywhere. It keeps the time
+    stamps, colour tags and pixel aspect ratio of the source. 4:2:0 needs even sides: odd ones are
+    padded by repeating the last row or column. The sound is copied unchanged. The file is written
+    atomically.
 
     Args:
-        path: of the video; its folder is created if missing.
-        rate: frames per second, rounded to three decimals, or to two from 65 on.
+        path: of the MP4 file; its folder is created if missing. If MP4 cannot hold the sound, the
+            suffix becomes .mov. Sound that neither can hold is left out.
+        source: the video whose frames are changed.
 
     Raises:
-        UserError: there is no encoder, a frame differs in size from the first, or not all frames
-            were written.
+        UserError: the file cannot be written.
     """
-    _silence()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
-    writer, sizes = cv2.VideoWriter(), []
-
-    def write(frame: Pixels) -> None:
-        h, w = frame.shape[:2]
-        sizes.append((w + w % 2, h + h % 2))
-        if len(sizes) == 1:
-            code, limited = cv2.VideoWriter.fourcc(*"mp4v"), round(rate, 3 if rate < 65 else 2)
-            if not writer.open(str(partial), cv2.CAP_FFMPEG, code, limited, sizes[0]):
-                raise UserError(
-                    f"cannot write {path}: OpenCV cannot encode MPEG-4 at {limited} frames/s"
+    with _open(source.path) as original:
+        suffix, sound = _fitting(original)
+        path = path.with_suffix(suffix)
+        if path.resolve() == source.path.resolve():
+            raise UserError(f"{path} is the input, which is never overwritten: change --output")
+        kept = {source.stream.index, *(stream.index for stream in sound)}
+        if left_out := {stream.type for stream in original.streams if stream.index not in kept}:
+            source.notes.append(f"streams left out: {', '.join(sorted(left_out))}")
+        try:
+            with replacing(path) as file, av.open(file, "w", suffix[1:]) as output:
+                video = output.add_stream(
+                    "libx264", source.rate, {"crf": CRF}, time_base=source.stream.time_base
                 )
-        if sizes[-1] != sizes[0]:
-            raise UserError(
-                f"cannot write {path}: frame {len(sizes)} has size {sizes[-1]}, expected {sizes[0]}"
-            )
-        writer.write(np.pad(frame[..., ::-1], ((0, h % 2), (0, w % 2), (0, 0)), mode="edge"))
+                copies = {stream.index: output.add_stream_from_template(stream) for stream in sound}
+                copying, heard = _copy(original, copies, output), -math.inf
 
+                def write(pixels: Pixels) -> None:
+                    nonlocal heard
+                    frame = _to_frame(pixels, source.frame)
+                    if not video.codec_context.is_open:
+                        _adjust(video, frame, source)
+                        if pixels.shape[:2] != (frame.height, frame.width):
+                            source.notes.append("odd sides padded to even ones")
+                    output.mux(video.encode(frame))
+                    while heard < frame.time:  # sound and picture lie side by side in the file
+                        heard = next(copying, math.inf)
+
+                yield write
+                output.mux(video.encode(None))
+                for _ in copying:
+                    pass
+        except FFmpegError as error:
+            raise UserError(f"cannot write {path}: {error}") from None
+
+
+def _open(path: Path) -> InputContainer:
     try:
-        yield write
-        writer.release()  # reports no errors, so count the frames
-        if (kept := len(Frames(partial))) < len(sizes):
-            raise UserError(
-                f"cannot write {path}: only {kept} of {len(sizes)} frames; is the disk full?"
-            )
-        os.replace(partial, path)
-    finally:
-        writer.release()
-        partial.unlink(missing_ok=True)
+        return av.open(str(path.absolute()), "r")  # FFmpeg takes `a:b.mp4` for a protocol
+    except FFmpegError:
+        raise _unreadable(path) from None
 
 
-def _silence() -> None:
-    """Disable the log output of OpenCV and FFmpeg."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+def _unreadable(path: Path) -> UserError:
+    return UserError(f"cannot read {path}: truncated, not a video, or of an unsupported codec")
+
+
+def _packets(container: InputContainer, streams: Sequence[Stream]) -> "Iterator[Packet[Stream]]":
+    """The packets of some streams, up to the end or to an error of the file."""
+    with suppress(FFmpegError):
+        if streams:  # none would mean all
+            yield from container.demux(*streams)
+
+
+def _fitting(original: InputContainer) -> tuple[str, list[AudioStream]]:
+    """The suffix of a file that can hold the sound, and the sound that it can hold."""
+    sound = [stream for stream in original.streams.audio if stream.codec_context]
+    for suffix in (".mp4", ".mov"):
+        with av.open(os.devnull, "w", suffix[1:]) as container:
+            codecs = container.supported_codecs
+        if all(stream.codec_context.name in codecs for stream in sound):
+            return suffix, sound
+    return ".mov", [stream for stream in sound if stream.codec_context.name in codecs]
+
+
+def _copy(
+    original: InputContainer, copies: Mapping[int, Stream], output: OutputContainer
+) -> Iterator[float]:
+    """Copy the packets of some streams one by one; yield the time of each in seconds."""
+    last = dict.fromkeys(copies, -math.inf)
+    for packet in _packets(original, [original.streams[index] for index in copies]):
+        index = packet.stream_index
+        if packet.dts is not None and packet.dts > last[index]:  # else the file is broken here
+            last[index] = packet.dts
+            packet.stream = copies[index]
+            time = float(packet.dts * packet.time_base)
+            output.mux(packet)
+            yield time
+
+
+def _to_frame(pixels: Pixels, source: av.VideoFrame) -> av.VideoFrame:
+    """Convert pixels to 4:2:0 with even sides, and with the time and the colours of a frame."""
+    h, w = pixels.shape[:2]
+    even = np.pad(pixels, ((0, h % 2), (0, w % 2), (0, 0)), mode="edge")
+    # A converted frame keeps all tags. PyAV could not set that of the place of the chroma samples.
+    frame = source.reformat(even.shape[1], even.shape[0], "rgb24")
+    frame.make_writable()
+    plane: Any = frame.planes[0]
+    rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
+    rows[:, : 3 * plane.width] = even.reshape(plane.height, -1)
+    frame.pict_type = 0  # the encoder decides
+    if frame.colorspace == RGB:
+        frame.colorspace, frame.color_range = BT709, LIMITED
+    return frame.reformat(format="yuv420p", interpolation=EXACT)
+
+
+def _adjust(video: VideoStream, frame: av.VideoFrame, source: Frames) -> None:
+    """Set up an encoder for frames like this one."""
+    context = video.codec_context
+    context.width, context.height = frame.width, frame.height
+    context.colorspace, context.color_range = frame.colorspace, frame.color_range
+    context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+    context.flags |= Flags.frame_duration
+    if aspect := source.stream.sample_aspect_ratio:
+        context.sample_aspect_ratio = 1 / aspect if source.frame.rotation % 180 else aspect
+
+
+def _upright(pixels: Pixels, frame: av.VideoFrame) -> Pixels:
+    """Apply the rotation and the flips that a player would apply."""
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is not None:
+        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # x' = a x + c y, y' = b x + d y
+        if abs(b) > abs(a):
+            pixels, a, d = pixels.swapaxes(0, 1), c, b
+        pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return np.array(pixels)  # a copy: the frame may be written to

@@ -1,0 +1,381 @@
+"""Videos: what a change of the picture keeps. Files are made and inspected with PyAV."""
+
+import resource
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from numpy.typing import NDArray
+
+import show
+from models import JDNet
+from models.load import open_network
+from utils import checkpoint
+from utils.errors import UserError
+from utils.image import Pixels, hstack, to_pixels, to_tensor
+from utils.inference import derain
+from utils.video import Frames, video_writer
+
+MILLISECONDS = Fraction(1, 1000)
+EVEN = [40 * i for i in range(25)]
+UNEVEN = [0, 40, 80, 200, 220, 240, 500, 501, 700, *range(733, 1000, 33)]
+BT601, BT709, UNKNOWN = 6, 1, 2  # AVColorSpace
+LIMITED, FULL = 1, 2  # AVColorRange
+
+
+@cache
+def photograph() -> Pixels:
+    return np.asarray(skimage.data.astronaut())
+
+
+def scene(i: int, height: int = 48, width: int = 64) -> Pixels:
+    """Frame i of a camera that moves over a photograph."""
+    return np.ascontiguousarray(photograph()[20 : 20 + height, 180 + i : 180 + i + width])
+
+
+def film(
+    path: Path,
+    times: Sequence[int] = EVEN,
+    frames: Sequence[Pixels] | None = None,
+    video: str = "libx264",
+    sound: str | None = "aac",
+    colours: tuple[int, int] = (UNKNOWN, 0),
+    options: dict[str, str] | None = None,
+    **stream: Any,
+) -> None:
+    """Write a second of video with time stamps in milliseconds, and a tone."""
+    frames = frames or [scene(i) for i in range(len(times))]
+    height, width = frames[0].shape[:2]
+    with av.open(path, "w", container_options=options) as output:
+        picture: Any = output.add_stream(video, 25, time_base=stream.pop("time_base", MILLISECONDS))
+        picture.width, picture.height = width, height
+        picture.colorspace, picture.color_range = colours
+        if "rotation" in stream:
+            picture.set_display_rotation(*stream.pop("rotation"))
+        for name, value in stream.items():
+            setattr(picture.codec_context, name, value)
+        tone: Any = output.add_stream(sound, 48000, layout="mono") if sound else None
+        for time, pixels in zip(times, frames, strict=True):
+            frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
+            frame.colorspace, frame.color_range = colours
+            frame.pts, frame.time_base = time, MILLISECONDS
+            output.mux(picture.encode(frame))
+        output.mux(picture.encode(None))
+        if tone:
+            wave = 8000 * np.sin(np.arange(48000) * 2 * np.pi * 440 / 48000)
+            samples = av.AudioFrame.from_ndarray(wave[None].astype(np.int16), "s16", "mono")
+            samples.sample_rate, samples.pts = 48000, 0
+            size = tone.codec_context.frame_size or 1024
+            resampler = av.AudioResampler(tone.codec_context.format, "mono", 48000, size)
+            for part in [*resampler.resample(samples), *resampler.resample(None)]:
+                output.mux(tone.encode(part))
+            output.mux(tone.encode(None))
+
+
+def keep(source: Path, target: Path) -> Frames:
+    """Write a video through our reader and writer, without changing a pixel."""
+    frames = Frames(source)
+    with video_writer(target, frames) as write:
+        for pixels in frames:
+            write(pixels)
+    return frames
+
+
+def decode(path: Path) -> list[av.VideoFrame]:
+    with av.open(path) as container:
+        return list(container.decode(video=0))
+
+
+def sound_of(path: Path) -> list[tuple[int, bytes]]:
+    """The packets of the sound, each with its time in milliseconds."""
+    with av.open(path) as container:
+        packets = [(p.dts, p.time_base, bytes(p)) for p in container.demux(audio=0)]
+    return [(round(1000 * dts * base), data) for dts, base, data in packets if dts is not None]
+
+
+def plane(frame: av.VideoFrame, index: int) -> NDArray[Any]:
+    return np.asarray(frame.reformat(format="yuv444p").to_ndarray()[index], int)
+
+
+@pytest.mark.parametrize(
+    ("name", "video", "sound", "suffix"),
+    [
+        ("clip.mp4", "libx264", "aac", ".mp4"),
+        ("clip.mkv", "libx264", "libopus", ".mp4"),
+        ("clip.mov", "mpeg4", "pcm_s16le", ".mp4"),
+        ("phone.mov", "mpeg4", "pcm_mulaw", ".mov"),
+        ("silent.webm", "libvpx-vp9", None, ".mp4"),
+    ],
+)
+@pytest.mark.parametrize("times", [EVEN, UNEVEN], ids=["even", "uneven"])
+def test_time_stamps_and_sound_are_kept(
+    tmp_path: Path, name: str, video: str, sound: str | None, suffix: str, times: Sequence[int]
+) -> None:
+    source, target = tmp_path / name, tmp_path / "out" / "clip.mp4"
+    film(source, times, video=video, sound=sound)
+    frames = keep(source, target)
+    target = target.with_suffix(suffix)
+    assert [file.name for file in target.parent.iterdir()] == [target.name]
+    assert [round(1000 * frame.time) for frame in decode(target)] == list(times)
+    assert frames.notes == []
+    with av.open(source) as before, av.open(target) as after:
+        assert after.streams.video[0].codec_context.name == "h264"
+        assert before.duration is not None
+        assert after.duration == pytest.approx(before.duration, abs=21_000)  # microseconds
+    if sound:
+        assert len(sound_of(source)) > 40
+        assert sound_of(target) == sound_of(source)
+
+
+@pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(60000, 1001), Fraction(240)])
+def test_rates_are_kept(tmp_path: Path, rate: Fraction) -> None:
+    frames = [scene(i) for i in range(12)]
+    with av.open(tmp_path / "clip.mp4", "w") as output:
+        picture = output.add_stream("mpeg4", rate)
+        picture.width, picture.height = 64, 48
+        for pixels in frames:
+            output.mux(picture.encode(av.VideoFrame.from_ndarray(pixels)))
+        output.mux(picture.encode(None))
+    keep(tmp_path / "clip.mp4", tmp_path / "out.mp4")
+    with av.open(tmp_path / "out.mp4") as container:
+        assert container.streams.video[0].average_rate == rate
+        assert container.streams.video[0].frames == 12
+
+
+@pytest.mark.parametrize(
+    ("matrix", "reach", "red", "blue"),
+    [
+        (BT709, LIMITED, 0.2126, 0.0722),
+        (BT709, FULL, 0.2126, 0.0722),
+        (BT601, LIMITED, 0.299, 0.114),
+        (BT601, FULL, 0.299, 0.114),
+        (UNKNOWN, 0, 0.299, 0.114),
+    ],
+)
+def test_colours_are_read_and_written_by_the_same_matrix(
+    tmp_path: Path, matrix: int, reach: int, red: float, blue: float
+) -> None:
+    """Grey levels of decoded frames differ little, and RGB follows the formula of the standard."""
+    source, target = tmp_path / "clip.mp4", tmp_path / "out.mp4"
+    film(source, EVEN[:5], colours=(matrix, reach), options={"crf": "12"})
+    keep(source, target)
+    pairs = list(zip(decode(source), decode(target), strict=True))
+    for before, after in pairs:
+        assert (after.colorspace, after.color_range) == (before.colorspace, before.color_range)
+        differences = [np.abs(plane(after, i) - plane(before, i)) for i in range(3)]
+        assert np.mean(differences) < 0.8
+        assert np.percentile(differences, 99) <= 4
+    pixels, frame = next(iter(Frames(source))), pairs[0][0]
+    y, u, v = (plane(frame, i) for i in range(3))
+    y, u, v = (
+        (y / 255, (u - 128) / 255, (v - 128) / 255)
+        if reach == FULL
+        else ((y - 16) / 219, (u - 128) / 224, (v - 128) / 224)
+    )
+    r, b = y + 2 * (1 - red) * v, y + 2 * (1 - blue) * u
+    g = (y - red * r - blue * b) / (1 - red - blue)
+    expected = 255 * np.stack([r, g, b], 2).clip(0, 1)
+    assert np.abs(pixels - expected).mean() < 1.5
+
+
+def test_ten_bits_and_rgb_become_eight_bits(tmp_path: Path) -> None:
+    for name, layout in [("deep", "yuv420p10le"), ("rgb", "bgr0")]:
+        source = tmp_path / f"{name}.mkv"
+        film(source, EVEN[:5], video="ffv1", sound=None, pix_fmt=layout)
+        keep(source, tmp_path / "out.mp4")
+        for i, pixels in enumerate(Frames(tmp_path / "out.mp4")):
+            assert np.abs(pixels.astype(int) - scene(i)).mean() < 5
+        with av.open(tmp_path / "out.mp4") as container:
+            assert container.streams.video[0].pix_fmt == "yuv420p"
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("degrees", [0, 90, 180, -90])
+def test_turned_videos_become_upright(tmp_path: Path, degrees: int, flip: bool) -> None:
+    source, target = tmp_path / "clip.mp4", tmp_path / "out.mp4"
+    film(source, EVEN[:2], rotation=(degrees, flip), sample_aspect_ratio=Fraction(4, 3))
+    keep(source, target)
+    upright = np.rot90(scene(0), degrees // 90)
+    upright = upright[:, ::-1] if flip else upright
+    shown = next(iter(Frames(target)))
+    assert shown.shape == upright.shape
+    assert np.abs(shown.astype(int) - upright).mean() < 8
+    (first, *_) = decode(target)
+    assert first.side_data.get("DISPLAYMATRIX") is None
+    with av.open(target) as container:
+        aspect = container.streams.video[0].sample_aspect_ratio
+    assert aspect == (Fraction(3, 4) if degrees % 180 else Fraction(4, 3))
+
+
+def test_odd_sides_are_padded(tmp_path: Path) -> None:
+    odd = [scene(i, 47, 63) for i in range(2)]
+    film(tmp_path / "clip.mkv", EVEN[:2], odd, sound=None, video="ffv1", pix_fmt="bgr0")
+    frames = keep(tmp_path / "clip.mkv", tmp_path / "out.mp4")
+    assert frames.notes == ["odd sides padded to even ones"]
+    pixels = next(iter(Frames(tmp_path / "out.mp4"))).astype(int)
+    assert pixels.shape == (48, 64, 3)
+    assert np.abs(pixels[:47, :63] - odd[0]).mean() < 5
+    assert np.abs(pixels[47] - pixels[46]).mean() < 5
+
+
+def damage(path: Path, numbers: Sequence[int]) -> None:
+    """Overwrite most of some packets of the picture."""
+    with av.open(path) as container:
+        packets = [p for p in container.demux(video=0) if p.size]
+        spans = [(p.pos or 0, p.size) for p in packets]
+    data = bytearray(path.read_bytes())
+    for start, size in (spans[number] for number in numbers):
+        data[start + size // 4 : start + size] = bytes(size - size // 4)
+    path.write_bytes(data)
+
+
+def test_broken_frames_are_skipped(tmp_path: Path) -> None:
+    source, target = tmp_path / "clip.mp4", tmp_path / "out.mp4"
+    film(source, max_b_frames=0)
+    damage(source, [10, 11, 17])
+    frames = keep(source, target)
+    assert frames.notes == ["broken frames left out: 3"]
+    kept = [time for i, time in enumerate(EVEN) if i not in (10, 11, 17)]
+    assert [round(1000 * frame.time) for frame in decode(target)] == kept
+    assert sound_of(target) == sound_of(source)
+
+
+def test_a_truncated_video_is_written_as_far_as_it_goes(tmp_path: Path) -> None:
+    source, target = tmp_path / "clip.mp4", tmp_path / "out.mp4"
+    film(source, options={"movflags": "faststart"})
+    whole = source.read_bytes()
+    source.write_bytes(whole[: len(whole) * 2 // 5])
+    frames = keep(source, target)
+    *_, ends = frames.notes
+    assert ends.startswith("the picture ends after 0.")
+    assert ends.endswith(" of 1.0 seconds")
+    assert 5 <= len(decode(target)) < 15
+    assert sound_of(target)
+
+
+def test_frames_of_another_size_are_left_out(tmp_path: Path) -> None:
+    """As after a broken header. MPEG program streams may be concatenated."""
+    film(tmp_path / "a.mpg", video="mpeg2video", sound=None, time_base=Fraction(1, 25))
+    small = [scene(i, 32, 32) for i in range(25)]
+    film(
+        tmp_path / "b.mpg", frames=small, video="mpeg2video", sound=None, time_base=Fraction(1, 25)
+    )
+    both = tmp_path / "both.mpg"
+    both.write_bytes((tmp_path / "a.mpg").read_bytes() + (tmp_path / "b.mpg").read_bytes())
+    frames = keep(both, tmp_path / "out.mp4")
+    assert "broken frames left out: 25" in frames.notes
+    assert {(f.width, f.height) for f in decode(tmp_path / "out.mp4")} == {(64, 48)}
+
+
+def test_what_is_no_video(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("no video")
+    with av.open(tmp_path / "sound.mp4", "w") as output:
+        tone = output.add_stream("aac", 48000, layout="mono")
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.int16), "s16", "mono")
+        samples.sample_rate = 48000
+        output.mux([*tone.encode(samples), *tone.encode(None)])
+    for name in ("text.mp4", "sound.mp4", "missing.mp4"):
+        with pytest.raises(UserError, match=rf"^cannot read .*{name}: truncated, not a video"):
+            Frames(tmp_path / name)
+    film(tmp_path / "clip.mp4")
+    damage(tmp_path / "clip.mp4", range(25))
+    with pytest.raises(UserError, match=r"^cannot read .*clip.mp4"):
+        keep(tmp_path / "clip.mp4", tmp_path / "out.mp4")
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_other_streams_are_left_out(tmp_path: Path) -> None:
+    """Sound that no container takes, and a second picture."""
+    film(tmp_path / "clip.avi", video="mpeg4", sound="adpcm_ms", time_base=Fraction(1, 25))
+    frames = keep(tmp_path / "clip.avi", tmp_path / "out.mp4")
+    assert frames.notes == ["streams left out: audio"]
+    with av.open(tmp_path / "out.mov") as container:
+        assert [stream.type for stream in container.streams] == ["video"]
+
+
+def test_a_video_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    source, target = tmp_path / "clip.mp4", tmp_path / "out.mp4"
+    film(source)
+    target.write_bytes(b"before")
+    frames = Frames(source)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def interrupt() -> None:
+        with video_writer(target, frames) as write:
+            for pixels in frames:
+                write(pixels)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as if the disk were full
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            keep(source, target)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {file.name for file in tmp_path.iterdir()} == {"clip.mp4", "out.mp4"}
+    assert target.read_bytes() == b"before"
+
+
+def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
+    """Sound that MP4 cannot hold changes the suffix, perhaps to that of the input."""
+    film(tmp_path / "clip.mov", sound="pcm_mulaw")
+    before = (tmp_path / "clip.mov").read_bytes()
+    with pytest.raises(UserError, match="is the input, which is never overwritten"):
+        keep(tmp_path / "clip.mov", tmp_path / "clip.mp4")
+    assert (tmp_path / "clip.mov").read_bytes() == before
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """An untrained small network that changes the colours much."""
+    torch.manual_seed(0)
+    arguments: dict[str, Any] = {"units": 1, "channels": 16}
+    network = JDNet(**arguments)
+    with torch.no_grad():
+        network.tail.get_parameter("bias").copy_(torch.tensor([0.2, -0.2, 0.2]))
+    path = tmp_path / "weights.pt"
+    state = {"network": "jdnet", "arguments": arguments, "state_dict": network.state_dict()}
+    checkpoint.save(path, state)
+    return path
+
+
+def test_show_derains_videos(
+    tmp_path: Path, weights: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Frames are derained like images; strips have the sound as well; broken files are skipped."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    times = [0, 40, 200, 800]
+    rainy = [scene(10 * i, 47) for i in range(4)]
+    source = folder / "clip.MKV"
+    film(source, times, rainy, video="ffv1", pix_fmt="bgr0")
+    (folder / "broken.mp4").write_text("no video")
+    with pytest.raises(
+        UserError, match=r"skipped 1 of 2 files; first error: cannot read .*broken.mp4"
+    ):
+        show.main([str(folder), "--weights", str(weights), "--output", str(output), "--strips"])
+    printed = capfd.readouterr()
+    assert "derained 1 of 2 with" in printed.out
+    assert printed.out.count("clip.MKV: odd sides padded to even ones") == 1
+    assert "moov" not in printed.err
+    assert {file.name for file in output.iterdir()} == {"clip.mp4", "strips"}
+
+    network = open_network(weights)
+    derained = [to_pixels(derain(network, to_tensor(pixels))) for pixels in rainy]
+    strips = [hstack(*pair) for pair in zip(rainy, derained, strict=True)]
+    assert np.abs(derained[0].astype(int) - rainy[0]).mean() > 10
+    for folder, expected in ((output, derained), (output / "strips", strips)):
+        result = folder / "clip.mp4"
+        for pixels, target in zip(Frames(result), expected, strict=True):
+            assert np.abs(pixels[:47].astype(int) - target).mean() < 5
+        assert [round(1000 * frame.time) for frame in decode(result)] == times
+        assert sound_of(result) == sound_of(source)
