@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import skimage.data
 import torch
+from av.codec.context import Flags
 from numpy.typing import NDArray
 
 import show
@@ -48,9 +49,10 @@ def film(
     sound: str | None = "aac",
     colours: tuple[int, int] = (UNKNOWN, 0),
     options: dict[str, str] | None = None,
+    last: int = 40,
     **stream: Any,
 ) -> None:
-    """Write a second of video with time stamps in milliseconds, and a tone."""
+    """Write a video with time stamps and a last duration in milliseconds, and a second of tone."""
     frames = frames or [scene(i) for i in range(len(times))]
     height, width = frames[0].shape[:2]
     with av.open(path, "w", container_options=options) as output:
@@ -61,11 +63,13 @@ def film(
             picture.set_display_rotation(*stream.pop("rotation"))
         for name, value in stream.items():
             setattr(picture.codec_context, name, value)
+        picture.codec_context.flags |= Flags.frame_duration
         tone: Any = output.add_stream(sound, 48000, layout="mono") if sound else None
-        for time, pixels in zip(times, frames, strict=True):
+        ends = [*times[1:], times[-1] + last]
+        for time, end, pixels in zip(times, ends, frames, strict=True):
             frame = av.VideoFrame.from_ndarray(pixels, "rgb24")
             frame.colorspace, frame.color_range = colours
-            frame.pts, frame.time_base = time, MILLISECONDS
+            frame.pts, frame.duration, frame.time_base = time, end - time, MILLISECONDS
             output.mux(picture.encode(frame))
         output.mux(picture.encode(None))
         if tone:
@@ -134,6 +138,15 @@ def test_time_stamps_and_sound_are_kept(
         assert sound_of(target) == sound_of(source)
 
 
+def test_the_last_frame_stays_as_long(tmp_path: Path) -> None:
+    """Also with a variable rate, and if the source has B frames."""
+    film(tmp_path / "clip.mkv", [0, 40, 80, 300, 340, 1000], sound=None, last=1500)
+    frames = keep(tmp_path / "clip.mkv", tmp_path / "out.mp4")
+    assert frames.notes == []
+    with av.open(tmp_path / "out.mp4") as container:
+        assert container.duration == 2_500_000
+
+
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(60000, 1001), Fraction(240)])
 def test_rates_are_kept(tmp_path: Path, rate: Fraction) -> None:
     frames = [scene(i) for i in range(12)]
@@ -164,14 +177,14 @@ def test_colours_are_read_and_written_by_the_same_matrix(
 ) -> None:
     """Grey levels of decoded frames differ little, and RGB follows the formula of the standard."""
     source, target = tmp_path / "clip.mp4", tmp_path / "out.mp4"
-    film(source, EVEN[:5], colours=(matrix, reach), options={"crf": "12"})
+    film(source, EVEN[:5], colours=(matrix, reach))
     keep(source, target)
     pairs = list(zip(decode(source), decode(target), strict=True))
     for before, after in pairs:
         assert (after.colorspace, after.color_range) == (before.colorspace, before.color_range)
         differences = [np.abs(plane(after, i) - plane(before, i)) for i in range(3)]
-        assert np.mean(differences) < 0.8
-        assert np.percentile(differences, 99) <= 4
+        assert np.mean(differences) < 1
+        assert np.percentile(differences, 99) <= 6
     pixels, frame = next(iter(Frames(source))), pairs[0][0]
     y, u, v = (plane(frame, i) for i in range(3))
     y, u, v = (
@@ -296,7 +309,7 @@ def test_other_streams_are_left_out(tmp_path: Path) -> None:
     film(tmp_path / "clip.avi", video="mpeg4", sound="adpcm_ms", time_base=Fraction(1, 25))
     frames = keep(tmp_path / "clip.avi", tmp_path / "out.mp4")
     assert frames.notes == ["streams left out: audio"]
-    with av.open(tmp_path / "out.mov") as container:
+    with av.open(tmp_path / "out.mp4") as container:
         assert [stream.type for stream in container.streams] == ["video"]
 
 

@@ -27,12 +27,8 @@ SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".
 
 CRF = "17"  # constant quality of x264: no visible loss; 0 is lossless, 23 its default
 RGB, BT709, LIMITED = 0, 1, 1  # of FFmpeg's AVColorSpace and AVColorRange
-EXACT = (  # for conversions to RGB and back that change a natural image by less than a grey level
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
+# Conversions to RGB and back that change a natural image by less than a grey level.
+EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
 
 def is_video(path: Path) -> bool:
@@ -75,14 +71,14 @@ class Frames:
 
     def __iter__(self) -> Iterator[Pixels]:
         start = self.stream.start_time or 0
-        broken, size, last = 0, None, start - 1
+        whole, broken, size, last = 0, 0, None, start - 1
         for packet in _packets(self._container, [self.stream]):
             try:
                 for frame in self.stream.decode(packet):
                     if frame.is_corrupt or size not in (None, (frame.width, frame.height)):
                         broken += 1
                         continue
-                    size = (frame.width, frame.height)
+                    whole, size = whole + 1, (frame.width, frame.height)
                     # AVI has no presentation times. An encoder needs times that increase.
                     time = frame.dts if self._container.format.name == "avi" else frame.pts
                     last = frame.pts = max(last + 1, last + 1 if time is None else time)
@@ -90,12 +86,12 @@ class Frames:
                     yield _upright(frame.to_ndarray(format="rgb24", interpolation=EXACT), frame)
             except FFmpegError:
                 broken += 1
-        if size is None:
+        if not whole:
             raise _unreadable(self.path)
         if broken:
             self.notes.append(f"broken frames left out: {broken}")
-        end = float((last - start) * (self.stream.time_base or 0) + 1 / self.rate)
-        if end < self._seconds - 0.5:  # the sound may be a little longer
+        end = float((last + self.frame.duration - start) * (self.stream.time_base or 0))
+        if whole + broken < 0.98 * len(self) and end < self._seconds - 0.5:  # both are estimates
             self.notes.append(f"the picture ends after {end:.1f} of {self._seconds:.1f} seconds")
 
 
@@ -117,18 +113,17 @@ def video_writer(path: Path, source: Frames) -> Iterator[Callable[[Pixels], None
         UserError: the file cannot be written.
     """
     with _open(source.path) as original:
-        suffix, sound = _fitting(original)
+        suffix, sound = _container_for(original.streams.audio)
         path = path.with_suffix(suffix)
         if path.resolve() == source.path.resolve():
             raise UserError(f"{path} is the input, which is never overwritten: change --output")
         kept = {source.stream.index, *(stream.index for stream in sound)}
-        if left_out := {stream.type for stream in original.streams if stream.index not in kept}:
-            source.notes.append(f"streams left out: {', '.join(sorted(left_out))}")
+        if others := {stream.type for stream in original.streams if stream.index not in kept}:
+            source.notes.append(f"streams left out: {', '.join(sorted(others))}")
         try:
             with replacing(path) as file, av.open(file, "w", suffix[1:]) as output:
-                video = output.add_stream(
-                    "libx264", source.rate, {"crf": CRF}, time_base=source.stream.time_base
-                )
+                base = source.stream.time_base
+                video = output.add_stream("libx264", source.rate, {"crf": CRF}, time_base=base)
                 copies = {stream.index: output.add_stream_from_template(stream) for stream in sound}
                 copying, heard = _copy(original, copies, output), -math.inf
 
@@ -140,7 +135,7 @@ def video_writer(path: Path, source: Frames) -> Iterator[Callable[[Pixels], None
                         if pixels.shape[:2] != (frame.height, frame.width):
                             source.notes.append("odd sides padded to even ones")
                     output.mux(video.encode(frame))
-                    while heard < frame.time:  # sound and picture lie side by side in the file
+                    while heard < frame.time:  # so that sound and picture alternate in the file
                         heard = next(copying, math.inf)
 
                 yield write
@@ -169,15 +164,14 @@ def _packets(container: InputContainer, streams: Sequence[Stream]) -> "Iterator[
             yield from container.demux(*streams)
 
 
-def _fitting(original: InputContainer) -> tuple[str, list[AudioStream]]:
-    """The suffix of a file that can hold the sound, and the sound that it can hold."""
-    sound = [stream for stream in original.streams.audio if stream.codec_context]
+def _container_for(sound: Sequence[AudioStream]) -> tuple[str, list[AudioStream]]:
+    """The suffix of the container that can hold most of the sound, and that sound."""
+    held = {}
     for suffix in (".mp4", ".mov"):
         with av.open(os.devnull, "w", suffix[1:]) as container:
             codecs = container.supported_codecs
-        if all(stream.codec_context.name in codecs for stream in sound):
-            return suffix, sound
-    return ".mov", [stream for stream in sound if stream.codec_context.name in codecs]
+        held[suffix] = [s for s in sound if s.codec_context and s.codec_context.name in codecs]
+    return max(held.items(), key=lambda item: len(item[1]))
 
 
 def _copy(
@@ -217,6 +211,7 @@ def _adjust(video: VideoStream, frame: av.VideoFrame, source: Frames) -> None:
     context.width, context.height = frame.width, frame.height
     context.colorspace, context.color_range = frame.colorspace, frame.color_range
     context.color_primaries, context.color_trc = frame.color_primaries, frame.color_trc
+    context.max_b_frames = 0  # their decoding times falsify the duration of a variable rate
     context.flags |= Flags.frame_duration
     if aspect := source.stream.sample_aspect_ratio:
         context.sample_aspect_ratio = 1 / aspect if source.frame.rotation % 180 else aspect
