@@ -138,13 +138,34 @@ def test_time_stamps_and_sound_are_kept(
         assert sound_of(target) == sound_of(source)
 
 
-def test_the_last_frame_stays_as_long(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv"])
+def test_the_last_frame_stays_as_long(tmp_path: Path, name: str) -> None:
     """Also with a variable rate, and if the source has B frames."""
-    film(tmp_path / "clip.mkv", [0, 40, 80, 300, 340, 1000], sound=None, last=1500)
-    frames = keep(tmp_path / "clip.mkv", tmp_path / "out.mp4")
+    film(tmp_path / name, [0, 40, 80, 300, 340, 1000], sound=None, last=1500)
+    frames = keep(tmp_path / name, tmp_path / "out.mp4")
     assert frames.notes == []
     with av.open(tmp_path / "out.mp4") as container:
         assert container.duration == 2_500_000
+
+
+def test_avi_with_b_frames(tmp_path: Path) -> None:
+    """AVI stores the order of decoding only."""
+    film(tmp_path / "clip.avi", sound="libmp3lame", time_base=Fraction(1, 25))
+    keep(tmp_path / "clip.avi", tmp_path / "out.mp4")
+    shown = decode(tmp_path / "out.mp4")
+    assert np.allclose(np.diff([frame.time for frame in shown]), 0.04)
+    for i, pixels in enumerate(Frames(tmp_path / "out.mp4")):
+        assert np.abs(pixels.astype(int) - scene(i)).mean() < 8
+
+
+def test_sound_and_picture_alternate_in_the_file(tmp_path: Path) -> None:
+    film(tmp_path / "clip.mp4", range(0, 30_000, 1000))
+    keep(tmp_path / "clip.mp4", tmp_path / "out.mp4")
+    with av.open(tmp_path / "out.mp4") as container:
+        packets = [(p.pos or 0, p.stream.type) for p in container.demux() if p.size]
+    kinds = [kind for _, kind in sorted(packets)]
+    assert kinds.index("audio") < 3
+    assert kinds[-20:] == ["video"] * 20
 
 
 @pytest.mark.parametrize("rate", [Fraction(24000, 1001), Fraction(60000, 1001), Fraction(240)])
@@ -205,8 +226,23 @@ def test_ten_bits_and_rgb_become_eight_bits(tmp_path: Path) -> None:
         keep(source, tmp_path / "out.mp4")
         for i, pixels in enumerate(Frames(tmp_path / "out.mp4")):
             assert np.abs(pixels.astype(int) - scene(i)).mean() < 5
-        with av.open(tmp_path / "out.mp4") as container:
-            assert container.streams.video[0].pix_fmt == "yuv420p"
+        (first, *_) = decode(tmp_path / "out.mp4")
+        assert first.format.name == "yuv420p"
+        assert first.colorspace == (BT709 if name == "rgb" else UNKNOWN)
+
+
+@pytest.mark.parametrize("video", ["png", "qtrle"])
+def test_writing_changes_no_frame_of_the_source(tmp_path: Path, video: str) -> None:
+    """Neither the pixels nor the RGB frame that the decoder of qtrle changes into the next."""
+    source, target = tmp_path / "clip.mov", tmp_path / "out.mp4"
+    film(source, video=video, sound=None, pix_fmt="rgb24")
+    frames = Frames(source)
+    with video_writer(target, frames) as write:
+        for i, pixels in enumerate(frames):
+            write(255 - pixels)
+            assert np.array_equal(pixels, scene(i))
+    for i, pixels in enumerate(Frames(target)):
+        assert np.abs(pixels.astype(int) - (255 - scene(i))).mean() < 8
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -239,13 +275,13 @@ def test_odd_sides_are_padded(tmp_path: Path) -> None:
 
 
 def damage(path: Path, numbers: Sequence[int]) -> None:
-    """Overwrite most of some packets of the picture."""
+    """Overwrite some packets of the picture, but not their length in bytes."""
     with av.open(path) as container:
         packets = [p for p in container.demux(video=0) if p.size]
         spans = [(p.pos or 0, p.size) for p in packets]
     data = bytearray(path.read_bytes())
     for start, size in (spans[number] for number in numbers):
-        data[start + size // 4 : start + size] = bytes(size - size // 4)
+        data[start + 4 : start + size] = bytes(size - 4)
     path.write_bytes(data)
 
 
@@ -274,17 +310,18 @@ def test_a_truncated_video_is_written_as_far_as_it_goes(tmp_path: Path) -> None:
 
 
 def test_frames_of_another_size_are_left_out(tmp_path: Path) -> None:
-    """As after a broken header. MPEG program streams may be concatenated."""
-    film(tmp_path / "a.mpg", video="mpeg2video", sound=None, time_base=Fraction(1, 25))
-    small = [scene(i, 32, 32) for i in range(25)]
-    film(
-        tmp_path / "b.mpg", frames=small, video="mpeg2video", sound=None, time_base=Fraction(1, 25)
-    )
+    """As in two MPEG files that were joined. Their time stamps begin anew."""
     both = tmp_path / "both.mpg"
-    both.write_bytes((tmp_path / "a.mpg").read_bytes() + (tmp_path / "b.mpg").read_bytes())
-    frames = keep(both, tmp_path / "out.mp4")
-    assert "broken frames left out: 25" in frames.notes
+    for side in (48, 32):
+        frames = [scene(i, side) for i in range(25)]
+        part = tmp_path / "part.mpg"
+        film(part, EVEN, frames, "mpeg2video", "mp2", time_base=Fraction(1, 25))
+        with both.open("ab") as joined:
+            joined.write(part.read_bytes())
+    notes = keep(both, tmp_path / "out.mp4").notes
+    assert "broken frames left out: 25" in notes
     assert {(f.width, f.height) for f in decode(tmp_path / "out.mp4")} == {(64, 48)}
+    assert sound_of(tmp_path / "out.mp4")
 
 
 def test_what_is_no_video(tmp_path: Path) -> None:

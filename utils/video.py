@@ -26,7 +26,7 @@ from utils.image import Pixels
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 CRF = "17"  # constant quality of x264: no visible loss; 0 is lossless, 23 its default
-RGB, BT709, LIMITED = 0, 1, 1  # of FFmpeg's AVColorSpace and AVColorRange
+BT709, LIMITED = 1, 1  # of FFmpeg's AVColorSpace and AVColorRange, for sources in RGB
 # Conversions to RGB and back that change a natural image by less than a grey level.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -200,7 +200,7 @@ def _to_frame(pixels: Pixels, source: av.VideoFrame) -> av.VideoFrame:
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     rows[:, : 3 * plane.width] = even.reshape(plane.height, -1)
     frame.pict_type = 0  # the encoder decides
-    if frame.colorspace == RGB:
+    if source.format.is_rgb:
         frame.colorspace, frame.color_range = BT709, LIMITED
     return frame.reformat(format="yuv420p", interpolation=EXACT)
 
