@@ -367,7 +367,7 @@ def test_a_video_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         interrupt()
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as if the disk were full
     try:
-        with pytest.raises(OSError, match="File too large"):
+        with pytest.raises(UserError, match=r"cannot write .*out.mp4: File too large"):
             keep(source, target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -1,6 +1,6 @@
 """Break training runs on purpose, and check that the result stays the same bit for bit.
 
-    python -m tools.faults
+    python -m tools.faults               # all of them
     python -m tools.faults --only kill-9 --kills 5
 
 Every fault breaks a small run, repeats its command, and compares the final weights with those of an
