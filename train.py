@@ -2,7 +2,7 @@
 
     python train.py                                            # the built-in example
     python train.py rain100l --train-folder DATA/train --test-folder DATA/test
-    torchrun --nproc-per-node 8 train.py rain100l              # docs/training.md
+    torchrun --nproc-per-node 8 -- train.py rain100l           # docs/training.md
 
 A run writes config.json, log.jsonl, tensorboard/, latest.pt (resume state) and best.pt (weights) to
 runs/NAME. At the end it adds scores.csv, scores.json and strips/.
