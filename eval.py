@@ -64,13 +64,15 @@ def main(arguments: list[str]) -> None:
             precision,
             settings.tile,
             image_writer(folder / "report", view) if settings.report else view,
+            settings.ensemble,
         )
-        write_scores(folder, scores, {**description, **origin})
+        write_scores(folder, scores, {**description, **origin, "ensemble": settings.ensemble})
         results.append(scores)
     if settings.compare:
         print(comparison(results, networks, files, data, pairs[0].clean.shape[:2]))
     else:
-        method = f"{type(networks[0]).__name__} ({files[0]})"
+        ensemble = ", ensemble" if settings.ensemble else ""
+        method = f"{type(networks[0]).__name__} ({files[0]}{ensemble})"
         print(table(results[0], data, method))
     print(f"\nwritten: {output}/ (scores.csv, scores.json, strips/)")
     if settings.report:

@@ -3,7 +3,8 @@
     python show.py photo.jpg                                  # writes derained/photo.png
     python show.py photos/ clip.mp4 --recursive --format same --output results
 
-Without --weights it takes the weights for photographs that come with this code.
+Without --weights it takes the weights for photographs that come with this code; --kind light and
+--kind heavy take those for the rain of Rain100L and Rain100H.
 """
 
 import time
@@ -36,6 +37,8 @@ from utils.runtime import (
 )
 from utils.video import Frames, is_video, video_writer
 
+PRESETS = {"photo": "real", "light": "rain100l", "heavy": "rain100h"}  # of each kind of rain
+
 
 def main(arguments: list[str]) -> None:
     """Run `show.py IMAGE|VIDEO|FOLDER ... [flags]`.
@@ -53,7 +56,7 @@ def main(arguments: list[str]) -> None:
         print(f"{total - len(targets)} of {total} exist in {settings.output}/")
         if not targets:
             return
-    weights = settings.weights or default_weights("real")
+    weights = settings.weights or default_weights(PRESETS[settings.kind])
     report = settings.output / "report"
     if settings.report:
         check_photo_report(report, list(targets))
@@ -129,7 +132,8 @@ def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels, str], P
     precision = choose_precision(settings.machine.precision, device)
 
     def change(rainy: Pixels, name: str) -> Pixels:
-        derained = derain(network, to_tensor(rainy).to(device), settings.tile, precision, name)
+        image = to_tensor(rainy).to(device)
+        derained = derain(network, image, settings.tile, precision, name, settings.ensemble)
         return np.concatenate([to_pixels(derained, rainy.dtype.type), rainy[..., 3:]], axis=2)
 
     return change

@@ -379,6 +379,8 @@ class EvalConfig:
     """Folder for scores.csv and scores.json; default scores/NAME."""
     tile: int = 0
     """Largest tile side in pixels; 0 tiles above one megapixel, as large as memory allows."""
+    ensemble: bool = False
+    """Average the results for the image and for its mirror image, which takes twice as long."""
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with sortable scores and before/after sliders."""
 
@@ -397,8 +399,10 @@ class ShowConfig:
 
     inputs: tuple[Path, ...]
     """Images, videos, folders of them, or patterns such as 'photos/*.jpg'."""
+    kind: Literal["photo", "light", "heavy"] = "photo"
+    """Kind of rain; selects the default weights, those of preset real, rain100l or rain100h."""
     weights: Path | None = None
-    """Weights; default runs/real/best.pt if it exists, else those for photographs in weights/."""
+    """Weights; default runs/PRESET/best.pt if it exists, else those of --kind in weights/."""
     output: Path = Path("derained")
     """Folder for the results, with the input's name; videos become MP4."""
     format: ImageFormat = "png"
@@ -415,6 +419,8 @@ class ShowConfig:
     """Also write OUTPUT/report/index.html, a page with before/after sliders."""
     tile: int = 0
     """Largest tile side in pixels; 0 tiles above one megapixel, as large as memory allows."""
+    ensemble: bool = False
+    """Average the results for the image and for its mirror image, which takes twice as long."""
     machine: Machine = Machine()
 
     def __post_init__(self) -> None:

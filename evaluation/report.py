@@ -23,7 +23,8 @@ from evaluation.scores import PairScore, Scores, Viewer
 from evaluation.tables import published_rows, title
 from utils.errors import UserError
 from utils.files import write_text
-from utils.image import Pixels, read_image, write_image
+from utils.image import Pixels, read_photograph, write_image
+from utils.tags import Tags
 from utils.video import Frames, is_video
 
 PREVIEW = 1600  # longest side in pixels of the previews of photographs
@@ -155,7 +156,10 @@ def _photo_row(folder: Path, index: int, file: Derained) -> Row:
     width, height = _size(file.target)
     names = f"{index:04}-rainy.jpg", f"{index:04}-derained.jpg"
     for name, path in zip(names, (file.source, file.target), strict=True):
-        write_image(folder / name, _preview(read_image(path)))
+        pixels, tags = read_photograph(path)
+        # The profile keeps the colours; other tags may tell where the photograph was taken.
+        profile = None if tags.grey else tags.profile
+        write_image(folder / name, _preview(pixels), Tags(profile=profile))
     caption = f"{width} × {height} pixels, {file.seconds:.1f} s"  # noqa: RUF001
     values = (width, height, file.seconds)
     return Row(file.source.name, values, caption, link, *names, _size(folder / names[0]))

@@ -74,6 +74,7 @@ def evaluate(
     precision: torch.dtype = torch.float32,
     tile: int = 0,
     view: Viewer | None = None,
+    ensemble: bool = False,
 ) -> Scores:
     """Derain the rainy image of every pair, and score both the result and the rainy image.
 
@@ -87,6 +88,7 @@ def evaluate(
         precision: dtype of the convolutions.
         tile: see `utils.inference.derain`.
         view: called for every derained image.
+        ensemble: see `utils.inference.derain`.
 
     Raises:
         UserError: an image is too small for a convention.
@@ -95,7 +97,7 @@ def evaluate(
     def evaluate_pair(pair: Pair) -> tuple[list[PairScore], float, Pixels | None]:
         rainy, clean = to_tensor(pair.rainy).to(device), to_tensor(pair.clean).to(device)
         start = time.perf_counter()
-        derained = derain(network, rainy, tile, precision)
+        derained = derain(network, rainy, tile, precision, ensemble=ensemble)
         synchronize(device)
         seconds = time.perf_counter() - start
         rows = []

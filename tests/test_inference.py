@@ -191,3 +191,16 @@ def test_bfloat16_is_close_to_float32() -> None:
     assert fast.dtype == torch.float32
     exact = derain(network, image)
     assert 1e-5 < (fast - exact).abs().max() < 0.01
+
+
+def test_an_ensemble_is_symmetric() -> None:
+    """The mirror image of the result is the result for the mirror image."""
+    torch.manual_seed(0)
+    network = JDNet(units=1, channels=16, scales=2).eval()
+    image = torch.rand(3, 20, 27)
+    averaged = derain(network, image, ensemble=True)
+    assert not torch.equal(averaged, derain(network, image))
+    mirrored = derain(network, image.flip(2), ensemble=True)
+    torch.testing.assert_close(averaged, mirrored.flip(2))
+    parts = derain(network, image), derain(network, image.flip(2)).flip(2)
+    torch.testing.assert_close(averaged, (parts[0] + parts[1]) / 2)

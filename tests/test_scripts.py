@@ -292,6 +292,32 @@ def test_shipped_weights_are_those_of_the_card(tmp_path: Path) -> None:
     assert after > before + 3
 
 
+def test_the_kind_of_rain_selects_the_weights(
+    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "in.png", picture())
+    command = [str(tmp_path / "in.png"), "--output", str(tmp_path / "out")]
+    for kind, name in (("light", "jdnet-small-rain100l"), ("photo", "jdnet-small-real")):
+        show.main([*command, "--kind", kind])
+        assert f"{name}.safetensors, written to" in capsys.readouterr().out
+
+
+def test_an_ensemble_is_named_in_the_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = WEIGHTS / "jdnet-small-real.safetensors"
+    command = ["synthetic", "--test-pairs", "1", "--image-size", "32", "--conventions", "y"]
+    command += ["--weights", str(weights), "--output", str(tmp_path)]
+    found = {}
+    for flags in ([], ["--ensemble"]):
+        eval_script.main([*command, *flags])
+        assert (f"({weights}, ensemble)" in capsys.readouterr().out) == bool(flags)
+        summary = json.loads((tmp_path / "scores.json").read_text())
+        assert summary["ensemble"] == bool(flags)
+        found[bool(flags)] = summary["mean"]["y"]["psnr"]
+    assert found[True] != found[False]
+
+
 def test_show_leaves_out_what_it_cannot_read(
     tmp_path: Path, weights: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -29,6 +29,7 @@ def derain(
     tile: int = 0,
     precision: torch.dtype = torch.float32,
     name: str = "",
+    ensemble: bool = False,
 ) -> Tensor:
     """Remove the rain from one image.
 
@@ -43,6 +44,7 @@ def derain(
         precision: dtype of the convolutions; torch.bfloat16 uses autocast.
         name: if given, tiles get a progress bar of this name, and the expected time is printed
             when it is long.
+        ensemble: average the results for the image and for its mirror image.
 
     Returns:
         [3, H, W], float32, not clamped.
@@ -50,6 +52,10 @@ def derain(
     Raises:
         UserError: there is not enough memory for the smallest tile.
     """
+    if ensemble:
+        both = (rainy, rainy.flip(2))
+        straight, mirrored = (derain(network, x, tile, precision, name) for x in both)
+        return (straight + mirrored.flip(2)) / 2
     h, w = rainy.shape[1:]
     tile = tile or _tile_that_fits(network, h, w, rainy.device)
     tile = max(-(-tile // ALIGNMENT) * ALIGNMENT, 2 * OVERLAP)
