@@ -1,5 +1,6 @@
 """Videos: what a change of the picture keeps. Files are made and inspected with PyAV."""
 
+import gc
 import resource
 from collections.abc import Sequence
 from fractions import Fraction
@@ -350,7 +351,9 @@ def test_other_streams_are_left_out(tmp_path: Path) -> None:
         assert [stream.type for stream in container.streams] == ["video"]
 
 
-def test_a_video_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_a_video_is_written_whole_or_not_at_all(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     source, target = tmp_path / "clip.mp4", tmp_path / "out.mp4"
     film(source)
     target.write_bytes(b"before")
@@ -373,6 +376,7 @@ def test_a_video_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert {file.name for file in tmp_path.iterdir()} == {"clip.mp4", "out.mp4"}
     assert target.read_bytes() == b"before"
+    assert capfd.readouterr() == ("", "")
 
 
 def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
@@ -382,6 +386,18 @@ def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is the input, which is never overwritten"):
         keep(tmp_path / "clip.mov", tmp_path / "clip.mp4")
     assert (tmp_path / "clip.mov").read_bytes() == before
+
+
+def test_frames_are_not_kept_in_memory(tmp_path: Path) -> None:
+    source = tmp_path / "clip.mp4"
+    film(source, rotation=(90,))
+    gc.collect()
+    gc.disable()
+    try:
+        keep(source, tmp_path / "out.mp4")
+        assert sum(type(thing) is av.VideoFrame for thing in gc.get_objects()) < 4
+    finally:
+        gc.enable()
 
 
 @pytest.fixture

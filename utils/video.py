@@ -71,19 +71,21 @@ class Frames:
 
     def __iter__(self) -> Iterator[Pixels]:
         start = self.stream.start_time or 0
-        whole, broken, size, last = 0, 0, None, start - 1
+        whole, broken, size, matrix, last = 0, 0, None, [1, 0, 0, 1], start - 1
         for packet in _packets(self._container, [self.stream]):
             try:
                 for frame in self.stream.decode(packet):
                     if frame.is_corrupt or size not in (None, (frame.width, frame.height)):
                         broken += 1
                         continue
-                    whole, size = whole + 1, (frame.width, frame.height)
+                    if not whole:
+                        size, matrix = (frame.width, frame.height), _display_matrix(frame)
+                    whole += 1
                     # AVI has no presentation times. An encoder needs times that increase.
                     time = frame.dts if self._container.format.name == "avi" else frame.pts
                     last = frame.pts = max(last + 1, last + 1 if time is None else time)
                     self.frame = frame
-                    yield _upright(frame.to_ndarray(format="rgb24", interpolation=EXACT), frame)
+                    yield _upright(frame.to_ndarray(format="rgb24", interpolation=EXACT), matrix)
             except FFmpegError:
                 broken += 1
         if not whole:
@@ -121,7 +123,8 @@ def video_writer(path: Path, source: Frames) -> Iterator[Callable[[Pixels], None
         if others := {stream.type for stream in original.streams if stream.index not in kept}:
             source.notes.append(f"streams left out: {', '.join(sorted(others))}")
         try:
-            with replacing(path) as file, av.open(file, "w", suffix[1:]) as output:
+            with replacing(path) as file:
+                output = av.open(file, "w", suffix[1:])
                 base = source.stream.time_base
                 video = output.add_stream("libx264", source.rate, {"crf": CRF}, time_base=base)
                 copies = {stream.index: output.add_stream_from_template(stream) for stream in sound}
@@ -142,6 +145,7 @@ def video_writer(path: Path, source: Frames) -> Iterator[Callable[[Pixels], None
                 output.mux(video.encode(None))
                 for _ in copying:
                     pass
+                output.close()  # only here: after an error it would write to a full disk again
         except FFmpegError as error:
             raise UserError(f"cannot write {path}: {error}") from None
 
@@ -217,12 +221,18 @@ def _adjust(video: VideoStream, frame: av.VideoFrame, source: Frames) -> None:
         context.sample_aspect_ratio = 1 / aspect if source.frame.rotation % 180 else aspect
 
 
-def _upright(pixels: Pixels, frame: av.VideoFrame) -> Pixels:
-    """Apply the rotation and the flips that a player would apply."""
+def _display_matrix(frame: av.VideoFrame) -> list[int]:
+    """The entries a, b, c, d of x' = a x + c y, y' = b x + d y, which turn a frame upright."""
+    # PyAV's frames with side data keep themselves alive: ask one frame only.
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is not None:
-        a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5]  # x' = a x + c y, y' = b x + d y
-        if abs(b) > abs(a):
-            pixels, a, d = pixels.swapaxes(0, 1), c, b
-        pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+    return (
+        [1, 0, 0, 1] if matrix is None else np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]].tolist()
+    )
+
+
+def _upright(pixels: Pixels, matrix: Sequence[int]) -> Pixels:
+    a, b, c, d = matrix
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    pixels = pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
     return np.array(pixels)  # a copy: the frame may be written to
