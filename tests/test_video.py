@@ -337,8 +337,10 @@ def test_what_is_no_video(tmp_path: Path) -> None:
             Frames(tmp_path / name)
     film(tmp_path / "clip.mp4")
     damage(tmp_path / "clip.mp4", range(25))
-    with pytest.raises(UserError, match=r"^cannot read .*clip.mp4"):
-        keep(tmp_path / "clip.mp4", tmp_path / "out.mp4")
+    film(tmp_path / "ycgco.mp4", colorspace=8)
+    for name in ("clip.mp4", "ycgco.mp4"):
+        with pytest.raises(UserError, match=rf"^cannot read .*{name}"):
+            keep(tmp_path / name, tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
 
 

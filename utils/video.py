@@ -78,6 +78,7 @@ class Frames:
                     if frame.is_corrupt or size not in (None, (frame.width, frame.height)):
                         broken += 1
                         continue
+                    pixels = frame.to_ndarray(format="rgb24", interpolation=EXACT)
                     if not whole:
                         size, matrix = (frame.width, frame.height), _display_matrix(frame)
                     whole += 1
@@ -85,7 +86,7 @@ class Frames:
                     time = frame.dts if self._container.format.name == "avi" else frame.pts
                     last = frame.pts = max(last + 1, last + 1 if time is None else time)
                     self.frame = frame
-                    yield _upright(frame.to_ndarray(format="rgb24", interpolation=EXACT), matrix)
+                    yield _upright(pixels, matrix)
             except FFmpegError:
                 broken += 1
         if not whole:
