@@ -69,27 +69,29 @@ from utils import ranks
 
 torch.manual_seed(0)
 images = torch.randn(6, 3, 5, 4)
+
+def compare(dtype):
+    exact = dtype == torch.float32
+    close = dict(rtol=1e-5, atol=1e-6) if exact else dict(rtol=5e-2, atol=1e-2)
+    plain, layer = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    wrapped = ranks.parallel(nn.Sequential(layer), torch.device("cpu"))
+    share = ranks.share_of_batch(6)
+    part = slice(share.start, share.stop)
+    mine, whole = (x.to(dtype, copy=True).requires_grad_() for x in (images[part], images))
+    target = torch.randn(6, 3, 5, 4)
+    (wrapped(mine).float() * target[part]).square().mean().backward()
+    (plain(whole).float() * target).square().mean().backward()
+    torch.testing.assert_close(mine.grad, whole.grad[part] * ranks.size(), **close)
+    for key, value in plain.state_dict().items():
+        torch.testing.assert_close(layer.state_dict()[key], value, **close)
+    for ours, expected in zip(layer.parameters(), plain.parameters()):
+        torch.testing.assert_close(ours.grad, expected.grad, **close)
+    layer.eval(), plain.eval()
+    torch.testing.assert_close(layer(images), plain(images), **close)
+
 with ranks.joined("cpu"):
-    for dtype in (torch.float32, torch.bfloat16):
-        plain, layer = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
-        wrapped = ranks.parallel(nn.Sequential(layer), torch.device("cpu"))
-        share = ranks.share_of_batch(6)
-        mine = images[share.start : share.stop].to(dtype, copy=True).requires_grad_()
-        whole = images.to(dtype, copy=True).requires_grad_()
-        target = torch.randn(6, 3, 5, 4)
-        (wrapped(mine).float() * target[share.start : share.stop]).square().mean().backward()
-        (plain(whole).float() * target).square().mean().backward()
-        exact = dtype == torch.float32
-        close = dict(rtol=1e-5, atol=1e-6) if exact else dict(rtol=5e-2, atol=1e-2)
-        torch.testing.assert_close(
-            mine.grad, whole.grad[share.start : share.stop] * ranks.size(), **close
-        )
-        for key, value in plain.state_dict().items():
-            torch.testing.assert_close(layer.state_dict()[key], value, **close)
-        for ours, expected in zip(layer.parameters(), plain.parameters()):
-            torch.testing.assert_close(ours.grad, expected.grad, **close)
-        layer.eval(), plain.eval()
-        torch.testing.assert_close(layer(images), plain(images), **close)
+    compare(torch.float32)
+    compare(torch.bfloat16)
     assert list(ranks.spread(lambda i: 10 * i, [1, 2, 3])) == [10, 20, 30]
     try:
         ranks.agree(ranks.rank(), "numbers")

@@ -7,7 +7,9 @@ does what a single process needs.
 
 import contextlib
 import functools
+import gc
 import os
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ParamSpec, TypeVar
 
@@ -42,11 +44,16 @@ def joined(device: str) -> Iterator[None]:
     dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
     with contextlib.ExitStack() as stack:
         stack.callback(dist.destroy_process_group)
+        stack.callback(gc.collect)  # a module of `parallel` must not outlive the process group
         if not is_main():
             nowhere = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
-        yield
+        try:
+            yield
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)  # they may hold such a module
+            raise
 
 
 def rank() -> int:
@@ -194,9 +201,10 @@ class SyncBatchNormCPU(nn.BatchNorm2d):
         if not self.training:
             return super().forward(x)
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        mean = _differentiable_mean(wide.mean((0, 2, 3)))
-        centred = wide - mean.view(1, -1, 1, 1)
-        variance = _differentiable_mean(centred.square().mean((0, 2, 3)))
+        variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
+        variances, means = _gather(torch.stack([variance, mean])).unbind(1)
+        mean = means.mean(0)
+        variance = (variances + (means - mean).square()).mean(0)
         with torch.no_grad():
             assert self.running_mean is not None
             assert self.running_var is not None
@@ -207,23 +215,26 @@ class SyncBatchNormCPU(nn.BatchNorm2d):
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
             self.num_batches_tracked += 1
         scale = self.weight * (variance + self.eps).rsqrt()
-        out: Tensor = centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        shift = self.bias - mean * scale
+        out: Tensor = wide * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
         return out.to(x.dtype)
 
 
-def _differentiable_mean(values: Tensor) -> Tensor:
-    averaged: Tensor = _Mean.apply(values)  # type: ignore[no-untyped-call]
-    return averaged
+def _gather(values: Tensor) -> Tensor:
+    """Stack a tensor of all ranks along a new first dimension, with a gradient."""
+    gathered: Tensor = _Gather.apply(values)  # type: ignore[no-untyped-call]
+    return gathered
 
 
-class _Mean(torch.autograd.Function):
-    """`mean` with a gradient."""
-
+class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
-        return mean(values)
+        gathered = [torch.empty_like(values) for _ in range(size())]
+        dist.all_gather(gathered, values)
+        return torch.stack(gathered)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        # Every rank's loss is averaged over the ranks, and each depends on the mean of all.
-        return mean(grads[0])
+        total = grads[0].contiguous()
+        dist.all_reduce(total)  # the losses of all ranks depend on these values
+        return total[rank()]
