@@ -4,13 +4,17 @@
 `forward(rainy)` returns the final one. JDNet.forward also accepts the window of a tile.
 """
 
+from pathlib import Path
+
+import torch
+
 from models.jdnet.network import JDNet
 from models.siblings.danet import DANet
 from models.siblings.dcsfn import DCSFN
 from models.siblings.prenet import PReNet
 from models.siblings.rescan import RESCAN
 
-__all__ = ["DCSFN", "NETWORKS", "RESCAN", "DANet", "JDNet", "Network", "PReNet"]
+__all__ = ["DCSFN", "NETWORKS", "RESCAN", "DANet", "JDNet", "Network", "PReNet", "load_network"]
 
 Network = JDNet | DCSFN | DANet | PReNet | RESCAN
 
@@ -21,3 +25,18 @@ NETWORKS: dict[str, type[Network]] = {
     "prenet": PReNet,
     "rescan": RESCAN,
 }
+
+
+def load_network(weights: str | Path, device: torch.device | str = "cpu") -> Network:
+    """Build the network that a weights file describes, in evaluation mode.
+
+    Args:
+        weights: path, as in "weights/jdnet-small-real.safetensors" or "runs/rain100l/best.pt".
+        device: where to put the network.
+
+    Raises:
+        UserError: the file cannot be read, or its network is unknown or does not fit.
+    """
+    from models.load import open_network  # it imports this module
+
+    return open_network(Path(weights), device)

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
-SCRIPTS = {"train", "eval", "show"}
+SCRIPTS = {"train", "eval", "show", "hubconf"}
 ROOMS = {"config", "data", "models", "training", "evaluation", "utils", "tools"}
 
 # Allowed imports between the packages and scripts of this repository.
@@ -25,6 +25,7 @@ ALLOWED = {
     "train": {"config", "data", "models", "training", "evaluation", "utils"},
     "eval": {"config", "data", "models", "evaluation", "utils"},
     "show": {"config", "models", "evaluation", "utils"},
+    "hubconf": {"models"},
 }
 THIRD_PARTY = {
     "config": {"tyro"},

@@ -1,0 +1,168 @@
+"""Export a network to ONNX, for programs without PyTorch.
+
+    python -m tools.export_onnx jdnet.onnx
+    python -m tools.export_onnx prenet.onnx --weights runs/rain100l-prenet/best.pt
+
+Input `rainy` and output `derained` are float32 [1, 3, H, W], RGB in [0, 1], of any size from 16x16
+up; the output is not clamped. The file is written only if onnxruntime gives the outputs of PyTorch,
+to 1e-4. This takes some minutes. docs/python.md has an example of use.
+"""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import default_weights
+from config.cli import tool_options
+from models import JDNet, Network
+from models.jdnet.activation import SLOPE
+from models.jdnet.equations import aggregate, calibrate
+from models.jdnet.network import JointUnit
+from models.jdnet.self_attention import SelfAttention, patch_coordinates
+from models.load import open_network
+from utils.errors import UserError, run_command
+from utils.files import replacing
+
+TOLERANCE = 1e-4
+SIZES = ((64, 64), (97, 131), (114, 122))  # ONNX's own up-sampling differs at the last
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to export."""
+
+    target: Path
+    """File to write, NAME.onnx."""
+    weights: Path | None = None
+    """Weights; by default those of show.py."""
+
+
+class PortableJDNet(nn.Module):
+    """A JDNet in operations of ONNX, without the memory that `equations.PlainJDNet` needs."""
+
+    def __init__(self, network: JDNet) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        """[1, 3, H, W] -> [1, 3, H, W], H and W at least `JDNet.smallest`."""
+        m = self.network
+        place = _image_coordinates(rainy) if m.position == "image" else patch_coordinates(rainy)
+        x = F.leaky_relu(m.head(rainy), SLOPE)
+        features = [x]
+        for unit, dense in zip(m.units, m.dense, strict=True):
+            assert isinstance(unit, JointUnit)
+            if unit.attention is not None:
+                x = _attend(unit.attention, x, place)
+            x = aggregate(unit.aggregation, x) + x
+            if unit.calibration is not None:
+                x = calibrate(unit.calibration, x)
+            features.append(x)
+            x = F.leaky_relu(dense(torch.cat(features, dim=1)), SLOPE)
+        return rainy - F.leaky_relu(m.tail(x), SLOPE)
+
+
+def _attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:
+    """`equations.attend` with the neighbours of one channel at a time."""
+    features = F.leaky_relu(m.norm_in(x), SLOPE)
+    place = m.position(coordinates)
+    queries = torch.cat([m.phi(features), place], dim=1).split(1, dim=1)
+    keys = _neighbours(torch.cat([m.psi(features), place], dim=1), m.footprint)
+    gamma = (m.gamma2.weight.flatten(1) @ m.gamma1.weight.flatten(1)).flatten()
+    logits = torch.zeros(())
+    for weight, query, key in zip(gamma, queries, keys, strict=True):
+        logits = logits + weight * F.leaky_relu(query - key, SLOPE)  # Eq. 4
+    alpha = logits.softmax(dim=1)  # Eq. 3: [1, K*K, H, W]
+    values = _neighbours(m.beta(features), m.footprint)
+    y = torch.cat([(alpha * value).sum(dim=1, keepdim=True) for value in values], dim=1)  # Eq. 2
+    out: Tensor = x + m.expand(F.leaky_relu(m.norm_out(y), SLOPE))
+    return out
+
+
+def _neighbours(x: Tensor, footprint: int) -> list[Tensor]:
+    """Unfold with convolutions: [1, C, H, W] -> C tensors [1, K*K, H, W]; reflected border."""
+    one_hot = torch.eye(footprint**2).view(-1, 1, footprint, footprint)
+    padded = F.pad(x, [footprint // 2] * 4, mode="reflect")
+    return [F.conv2d(channel, one_hot) for channel in padded.split(1, dim=1)]
+
+
+def _image_coordinates(x: Tensor) -> Tensor:
+    """`image_coordinates` of a whole image, without torch.linspace, which fixes the size."""
+    rows, columns = (torch.arange(n, dtype=torch.float32) * 2 / (n - 1) - 1 for n in x.shape[2:])
+    return torch.stack(torch.meshgrid(columns, rows, indexing="xy")).unsqueeze(0)
+
+
+def _nearest(x: Any, size: Any, _scales: None = None) -> Any:
+    """F.interpolate with PyTorch's rounding: ONNX's Resize takes other pixels at some sizes."""
+    from onnxscript import FLOAT, INT64
+    from onnxscript import opset18 as op
+
+    for axis in (3, 2):
+        wanted = op.Gather(size, op.Constant(value_int=axis - 2))
+        length = op.Squeeze(op.Shape(x, start=axis, end=axis + 1))
+        step = op.Div(op.Cast(length, to=FLOAT.dtype), op.Cast(wanted, to=FLOAT.dtype))
+        target = op.Range(op.Constant(value_int=0), wanted, op.Constant(value_int=1))
+        source = op.Floor(op.Mul(op.Cast(target, to=FLOAT.dtype), step))
+        x = op.Gather(x, op.Cast(source, to=INT64.dtype), axis=axis)
+    return x
+
+
+def export(network: Network) -> bytes:
+    """The ONNX file of a network in evaluation mode, for images of any size from 16x16 up."""
+    sides = {axis: torch.export.Dim(name, min=16) for axis, name in ((2, "height"), (3, "width"))}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch uses what torch deprecates
+        program = torch.onnx.export(
+            PortableJDNet(network).eval() if isinstance(network, JDNet) else network,
+            (torch.rand(1, 3, 41, 67),),
+            dynamic_shapes=(sides,),
+            input_names=["rainy"],
+            output_names=["derained"],
+            custom_translation_table={torch.ops.aten.upsample_nearest2d.vec: _nearest},
+            verbose=False,
+        )
+    assert program is not None
+    model: bytes = program.model_proto.SerializeToString()
+    return model
+
+
+@torch.inference_mode()
+def difference(network: Network, model: bytes, sizes: Sequence[tuple[int, int]] = SIZES) -> float:
+    """Largest absolute difference of the ONNX file's outputs, for noise of these sizes."""
+    import onnxruntime
+
+    session, largest = onnxruntime.InferenceSession(model), 0.0
+    for height, width in sizes:
+        rainy = torch.rand(1, 3, height, width)
+        (derained,) = session.run(None, {"rainy": rainy.numpy()})
+        largest = max(largest, (network(rainy) - torch.from_numpy(derained)).abs().max().item())
+    return largest
+
+
+def main(arguments: list[str]) -> None:
+    """Run `python -m tools.export_onnx TARGET`."""
+    options = tool_options(Options, arguments, "python -m tools.export_onnx", __doc__)
+    if options.target.suffix != ".onnx":
+        raise UserError(f"expected NAME.onnx, got {options.target}")
+    weights = options.weights or default_weights("real")
+    network = open_network(weights)
+    try:
+        model = export(network)
+        largest = difference(network, model)
+    except ModuleNotFoundError as error:
+        raise UserError(f"no {error.name}: pip install -r requirements-dev.txt") from None
+    if not largest <= TOLERANCE:
+        raise UserError(f"the exported {weights} is off by {largest:.1e}: nothing was written")
+    with replacing(options.target) as stream:
+        stream.write(model)
+    print(f"written: {options.target}; largest difference from PyTorch: {largest:.1e}")
+
+
+if __name__ == "__main__":
+    run_command(main)
