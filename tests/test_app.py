@@ -8,13 +8,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import ImageCms
 
 from models import JDNet
 from tools import app
 from utils import checkpoint
 from utils.errors import UserError
-from utils.image import Pixels, read_image, to_pixels, to_tensor, write_image
+from utils.image import (
+    Pixels,
+    read_image,
+    read_photograph,
+    to_pixels,
+    to_tensor,
+    write_image,
+)
 from utils.inference import derain
+from utils.tags import Tags
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,8 +43,8 @@ def weights(tmp_path: Path, network: JDNet) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("depth", "suffix"), [(np.uint8, ".bmp"), (np.uint16, ".tif")])
-def test_a_photograph_keeps_size_and_bit_depth(
+@pytest.mark.parametrize(("depth", "suffix"), [(np.uint8, ".jpg"), (np.uint16, ".tif")])
+def test_a_photograph_keeps_size_bit_depth_and_profile(
     tmp_path: Path,
     network: JDNet,
     weights: Path,
@@ -43,13 +52,18 @@ def test_a_photograph_keeps_size_and_bit_depth(
     depth: type[np.unsignedinteger],
     suffix: str,
 ) -> None:
-    rainy = picture(20, 30).astype(depth)
-    write_image(tmp_path / f"photo{suffix}", rainy)
-    result = app.derain_file(tmp_path / f"photo{suffix}", weights, tmp_path / "results")
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    source = tmp_path / f"photo{suffix}"
+    write_image(source, picture(20, 30).astype(depth), Tags(profile=profile))
+    rainy = read_image(source)
+    result = app.derain_file(source, weights, tmp_path / "results")
     assert (result.before.name, result.after.name) == ("photo.png", "photo-derained.png")
-    assert np.array_equal(read_image(result.before), rainy)
     expected = to_pixels(derain(network, to_tensor(rainy)), depth)
-    assert np.array_equal(read_image(result.after), expected)
+    for path, pixels in ((result.before, rainy), (result.after, expected)):
+        written, tags = read_photograph(path)
+        assert written.dtype == depth
+        assert np.array_equal(written, pixels)
+        assert tags.profile == profile
     assert re.fullmatch(rf"30 x 20 pixels, {8 * rainy.itemsize} bits: \d+\.\d s", result.text)
 
 
@@ -66,7 +80,7 @@ def test_alpha_is_kept_and_only_the_last_result(
 
 def test_odd_files_get_the_line_of_show(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "photo.jpg").write_text("no image")
-    with pytest.raises(UserError, match=r"^cannot read photo\.jpg: truncated or not an image"):
+    with pytest.raises(UserError, match=r"^cannot read photo\.jpg: not an image of a known kind"):
         app.derain_file(tmp_path / "photo.jpg", weights, tmp_path / "results")
 
 

@@ -6,8 +6,9 @@
 
 The page opens at http://127.0.0.1:7860, which other computers cannot reach. Its environment is its
 own because Gradio needs an older Pillow than the rest of this code. The weights to choose from are
-those of `weights/` and the best.pt of every run. The result is a PNG file with the size and bit
-depth of the photograph. Photographs and results are deleted after an hour, and at Ctrl+C.
+those of `weights/` and the best.pt of every run. The result is a PNG file with the size, bit depth,
+profile and EXIF data of the photograph. Photographs and results are deleted after an hour and at
+Ctrl+C.
 """
 
 import os
@@ -25,7 +26,7 @@ from config import CONFIGS, default_weights, shipped_weights
 from config.cli import tool_options
 from models.load import open_network
 from utils.errors import UserError, run_command
-from utils.image import read_image, to_pixels, to_tensor, write_image
+from utils.image import read_photograph, to_pixels, to_tensor, write_image
 from utils.inference import derain
 from utils.runtime import choose_device, keep_freed_memory
 
@@ -49,7 +50,7 @@ class Result(NamedTuple):
     """One derained photograph."""
 
     before: Path  # the photograph as PNG: browsers do not show every format
-    after: Path  # PNG, same size, bit depth and alpha
+    after: Path  # PNG, same size, bit depth, profile and alpha
     text: str  # the time taken
 
 
@@ -61,7 +62,7 @@ def derain_file(source: Path, weights: Path, folder: Path, device: str = "auto")
     """
     shutil.rmtree(folder, ignore_errors=True)
     try:
-        rainy = read_image(source)
+        rainy, tags = read_photograph(source)
     except UserError as error:
         raise UserError(str(error).replace(str(source), source.name)) from None
     place = choose_device(device)
@@ -75,8 +76,8 @@ def derain_file(source: Path, weights: Path, folder: Path, device: str = "auto")
         folder / f"{source.stem}-derained.png",
         f"{rainy.shape[1]} x {rainy.shape[0]} pixels, {8 * rainy.itemsize} bits: {seconds:.1f} s",
     )
-    write_image(result.before, rainy)
-    write_image(result.after, pixels)
+    write_image(result.before, rainy, tags)
+    write_image(result.after, pixels, tags)
     return result
 
 
