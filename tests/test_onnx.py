@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 from test_hub import example
+from torch import Tensor
 
-from models import JDNet
+from models import JDNet, PReNet
 from tools import export_onnx
 from utils.errors import UserError
 from utils.image import read_image, write_image
@@ -33,7 +34,7 @@ def model(network: JDNet) -> bytes:
     return export_onnx.export(network)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (47, 33), UNEVEN])
+@pytest.mark.parametrize("size", [(32, 32), (47, 33), UNEVEN])
 def test_onnx_is_pytorch_at_any_size(network: JDNet, model: bytes, size: tuple[int, int]) -> None:
     assert export_onnx.difference(network, model, [size]) < 1e-5
 
@@ -43,7 +44,7 @@ def test_the_documented_lines_run_the_file(
 ) -> None:
     code = example("ONNX")
     assert sum(bool(line) for line in code.splitlines()) <= 10
-    rainy = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    rainy = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     write_image(tmp_path / "photo.jpg", rainy)
     (tmp_path / "jdnet.onnx").write_bytes(model)
     monkeypatch.chdir(tmp_path)
@@ -65,6 +66,20 @@ def test_portable_jdnet_is_jdnet() -> None:
         with torch.inference_mode():
             portable = export_onnx.PortableJDNet(network)(rainy)
             torch.testing.assert_close(portable, network(rainy), rtol=0, atol=1e-5)
+
+
+class OneSize(PReNet):
+    """Its forward specializes on the width."""
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        return rainy + torch.linspace(0, 1, rainy.shape[3])
+
+
+def test_a_network_of_one_size_is_refused() -> None:
+    """torch.onnx.export says nothing, and fixes the size."""
+    network = OneSize(stages=1, channels=4).eval()
+    with pytest.raises(UserError, match="torch cannot export OneSize for images of any size"):
+        export_onnx.export(network)
 
 
 def test_a_file_that_differs_is_not_written(

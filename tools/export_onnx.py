@@ -3,7 +3,7 @@
     python -m tools.export_onnx jdnet.onnx
     python -m tools.export_onnx prenet.onnx --weights runs/rain100l-prenet/best.pt
 
-Input `rainy` and output `derained` are float32 [1, 3, H, W], RGB in [0, 1], of any size from 16x16
+Input `rainy` and output `derained` are float32 [1, 3, H, W], RGB in [0, 1], of any size from 32x32
 up; the output is not clamped. The file is written only if onnxruntime gives the outputs of PyTorch,
 to 1e-4. This takes some minutes. docs/python.md has an example of use.
 """
@@ -30,7 +30,7 @@ from utils.errors import UserError, run_command
 from utils.files import replacing
 
 TOLERANCE = 1e-4
-SIZES = ((64, 64), (97, 131), (114, 122))  # ONNX's own up-sampling differs at the last
+SIZES = ((32, 32), (97, 131), (114, 122))  # ONNX's own up-sampling differs at the last
 
 
 @dataclass(frozen=True)
@@ -114,8 +114,12 @@ def _nearest(x: Any, size: Any, _scales: None = None) -> Any:
 
 
 def export(network: Network) -> bytes:
-    """The ONNX file of a network in evaluation mode, for images of any size from 16x16 up."""
-    sides = {axis: torch.export.Dim(name, min=16) for axis, name in ((2, "height"), (3, "width"))}
+    """The ONNX file of a network in evaluation mode, for images of any size from 32x32 up.
+
+    Raises:
+        UserError: torch can export the network for a single size only.
+    """
+    sides = {axis: torch.export.Dim(name, min=32) for axis, name in ((2, "height"), (3, "width"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch uses what torch deprecates
         program = torch.onnx.export(
@@ -128,6 +132,9 @@ def export(network: Network) -> bytes:
             verbose=False,
         )
     assert program is not None
+    shape = program.model.graph.inputs[0].shape
+    if shape is None or shape.is_static(2) or shape.is_static(3):
+        raise UserError(f"torch cannot export {type(network).__name__} for images of any size")
     model: bytes = program.model_proto.SerializeToString()
     return model
 
