@@ -29,6 +29,7 @@ def example(section: str) -> str:
 def test_six_lines_derain_a_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = example("Python")
     assert sum(bool(line) for line in code.splitlines()) == 6
+    assert code in (ROOT / "README.md").read_text()
     rainy = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     write_image(tmp_path / "photo.jpg", rainy)
     (tmp_path / "weights").symlink_to(WEIGHTS.parent)
