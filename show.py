@@ -20,6 +20,7 @@ from tqdm import tqdm
 from config import default_weights
 from config.cli import show_config
 from config.schema import ShowConfig
+from evaluation.recognition import open_task, write_tasks
 from evaluation.report import Derained, check_photo_report, write_photo_report
 from evaluation.scores import describe_weights
 from models.load import open_network
@@ -60,6 +61,7 @@ def main(arguments: list[str]) -> None:
     report = settings.output / "report"
     if settings.report:
         check_photo_report(report, list(targets))
+    task = open_task(settings, list(targets)) if settings.task else None
     change = _deraining(settings, weights)
     with writing(settings.output):  # before the work
         settings.output.mkdir(parents=True, exist_ok=True)
@@ -88,6 +90,8 @@ def main(arguments: list[str]) -> None:
             "provenance": provenance(choose_device(settings.machine.device)),
         }
         print(f"report: {write_photo_report(report, finished, facts)}")
+    if finished and task:
+        print(f"tasks: {write_tasks(settings.output, finished, task)}/")
     if failures:
         raise UserError(
             f"skipped {len(failures)} of {len(targets)} files; first error: {failures[0]}"

@@ -116,15 +116,15 @@ def _score_row(folder: Path, index: int, pair: PairScore) -> Row:
     return Row(pair.name, values, caption, after, before, after, _size(folder / after))
 
 
-def check_photo_report(folder: Path, sources: Sequence[Path]) -> None:
-    """Refuse a report that could overwrite its inputs.
+def check_photo_report(folder: Path, sources: Sequence[Path], flag: str = "--report") -> None:
+    """Refuse a report, or what another flag writes, that could overwrite its inputs.
 
     Raises:
         UserError: an input lies in the folder of the report.
     """
     if inside := [s for s in sources if s.resolve().is_relative_to(folder.resolve())]:
         raise UserError(
-            f"--report writes into {folder}, which contains the input {inside[0]}: choose another "
+            f"{flag} writes into {folder}, which contains the input {inside[0]}: choose another "
             "--output"
         )
 

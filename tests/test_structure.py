@@ -58,7 +58,11 @@ def test_imports_follow_the_plan(path: Path) -> None:
     assert found & (ROOMS | SCRIPTS) <= ALLOWED[room]
     others = found - ROOMS - SCRIPTS - set(sys.stdlib_module_names)
     assert others <= THIRD_PARTY.get(room, others)
-    assert "torchvision" not in others
+
+
+def test_torchvision_is_imported_only_inside_functions_of_one_module() -> None:
+    """`test_nothing_happens_at_import` checks that nothing imports it at import."""
+    assert [p.name for p in sources() if "torchvision" in imports(p)] == ["recognition.py"]
 
 
 def test_only_load_takes_networks_from_files() -> None:
@@ -92,6 +96,7 @@ sys.addaudithook(watch)
 for name in sys.argv[1:]:
     importlib.import_module(name)
 assert not torch.cuda.is_initialized()
+assert "torchvision" not in sys.modules
 """
 
 
