@@ -27,7 +27,6 @@ from evaluation.recognition import (
 from evaluation.report import Derained
 from utils.errors import UserError
 from utils.image import Pixels, hstack, read_image, write_image
-from utils.video import video_writer
 
 Picture = Callable[..., Pixels]
 NAMES = ["background", "car", "person"]
@@ -119,12 +118,9 @@ def test_show_writes_pictures_a_table_and_a_line_per_image(
     write_image(folder / "a.jpg", picture(32, 40))
     alpha = np.dstack([picture(), picture()[..., :1]])
     write_image(folder / "deep.png", alpha.astype(np.uint16) * 257)
-    with video_writer(folder / "clip.mp4", 10) as write:
-        write(picture())
     show.main([str(folder), "--output", str(output), "--task", "detection"])
     printed = capsys.readouterr().out
     assert "a.png: 1 → 2 boxes, 1 found, 0 lost; car 1 → 1; person 0 → 1\n" in printed
-    assert "clip.mp4: left out, --task takes images only\n" in printed
     assert f"tasks: {output / 'tasks'}/\n" in printed
     assert seen == [(3, 32, 40)] * 2 + [(3, 24, 32)] * 2
     names = sorted(file.name for file in (output / "tasks").iterdir())
@@ -148,12 +144,14 @@ def test_pictures_keep_the_tree_and_the_suffix_of_other_formats(
     files = [Derained(path, path, 0) for path in (tmp_path / "sub/a.png", tmp_path / "sub/a.jpg")]
     for file in files:
         write_image(file.source, picture())
-    folder = recognition.write_tasks(
-        tmp_path, files, Task(find, compare_classes, draw_classes, NAMES)
-    )
+    files.append(Derained(tmp_path / "clip.avi", tmp_path / "clip.mp4", 0))
+    task = Task(find, compare_classes, draw_classes, NAMES)
+    folder = recognition.write_tasks(tmp_path, files, task)
     assert sorted(f.name for f in (folder / "sub").iterdir()) == ["a.jpg.png", "a.png"]
     line = "sub/a.png: 0.0% of the pixels changed; background 75.0% → 75.0%; car 25.0% → 25.0%\n"
-    assert line in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert line in printed
+    assert "clip.mp4: left out, --task takes images only\n" in printed
 
 
 def test_tasks_never_overwrite_inputs(tmp_path: Path, picture: Picture) -> None:
