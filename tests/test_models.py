@@ -118,9 +118,9 @@ def test_position_keeps_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) 
     module = SelfAttention(16).eval()
     seen: list[Tensor] = []
 
-    def attention(phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor, *_: object) -> Tensor:
+    def attention(features: Tensor, position: Tensor, *_: object) -> Tensor:
         seen.append(position)
-        return beta
+        return features[:, 2:]
 
     monkeypatch.setattr("models.jdnet.self_attention.pairwise_attention", attention)
     x = torch.rand(1, 16, 4, 300)

@@ -53,9 +53,9 @@ class SelfAttention(nn.Module):
             # In bfloat16, neighbouring coordinates of a large image would be equal.
             position = _project(coordinates, self.position)
             gamma = self.gamma2.weight.flatten(1) @ self.gamma1.weight.flatten(1)
-        phi, psi, beta = _project_jointly(features, self.phi, self.psi, self.beta)
+        projected = _project_jointly(features, self.phi, self.psi, self.beta)
         # Eq. 2-4
-        y = pairwise_attention(phi, psi, beta, position, gamma.flatten(), self.footprint)
+        y = pairwise_attention(projected, position, gamma.flatten(), self.footprint)
         # Channels-last before the LeakyReLU, so that its backward sees a single layout.
         y = leaky_relu(self.norm_out(y).contiguous(memory_format=torch.channels_last))
         out: Tensor = self.expand(y).add_(x)
@@ -69,19 +69,15 @@ def _project(coordinates: Tensor, layer: nn.Conv2d) -> Tensor:
     return torch.addmm(layer.bias[:, None], layer.weight.flatten(1), pixels).view_as(coordinates)
 
 
-def _project_jointly(x: Tensor, *layers: nn.Conv2d) -> tuple[Tensor, ...]:
-    """Several 1x1 convolutions of x in one pass; results are channels-first, at least float32."""
+def _project_jointly(x: Tensor, *layers: nn.Conv2d) -> Tensor:
+    """Several 1x1 convolutions of x in one pass; the result is channels-first, at least float32."""
     together = F.conv2d(
         x,
         torch.cat([layer.weight for layer in layers]),
         torch.cat([layer.bias for layer in layers if layer.bias is not None]),
     )
-    # Converting all channels at once is faster than converting each result.
-    planes = together.to(
-        torch.promote_types(x.dtype, torch.float32), memory_format=torch.contiguous_format
-    )
-    parts: tuple[Tensor, ...] = planes.split([layer.out_channels for layer in layers], dim=1)
-    return parts
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    return together.to(dtype, memory_format=torch.contiguous_format)
 
 
 def image_coordinates(x: Tensor, window: tuple[int, int, int, int]) -> Tensor:

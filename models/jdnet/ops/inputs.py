@@ -6,15 +6,21 @@ from torch import Tensor
 
 
 class Inputs(NamedTuple):
-    """Input tensors; K is the footprint.
+    """Input tensors. The same tuple holds the gradients, with the same shapes."""
 
-    Keys, values and the second copy of the position are reflection-padded by K // 2 on every side.
-    The same tuple holds the gradients, with the same shapes.
-    """
-
-    phi: Tensor  # [B, R, H, W]
-    psi: Tensor  # [B, R, H + K - 1, W + K - 1]
-    beta: Tensor  # [B, V, H + K - 1, W + K - 1]
+    features: Tensor  # [B, 2R + V, H, W]: queries phi, keys psi, values beta
     position: Tensor  # [1, P, H, W]
-    position_padded: Tensor  # [1, P, H + K - 1, W + K - 1]
     gamma: Tensor  # [R + P]
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """R, P and V, the numbers of channels of relation, position and values."""
+        positions = self.position.shape[1]
+        relations = len(self.gamma) - positions
+        return relations, positions, self.features.shape[1] - 2 * relations
+
+    def split(self) -> tuple[Tensor, ...]:
+        """Views of phi, psi and beta."""
+        relations, _, values = self.sizes
+        parts: tuple[Tensor, ...] = self.features.split([relations, relations, values], dim=1)
+        return parts

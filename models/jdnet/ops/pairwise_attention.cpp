@@ -3,12 +3,15 @@
 // Each row is processed in blocks of LANES pixels. The data of a block, mainly the logits of its
 // whole footprint, stays in registers and the L1 cache, so memory is read once and written once.
 //
-// psi, beta and the second copy of position are reflection-padded by K / 2 on every side.
+// A task is a band of rows. It first copies what its footprints contain, with the border reflected,
+// to a buffer that fits in the L2 cache; the backward adds the gradients of this buffer back.
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #include "lanes.h"
 
@@ -19,22 +22,67 @@ constexpr int BAND = 16;   // rows per task; at least MAX_K - 1, see the backwar
 
 struct Shape {
     int64_t images, relations, positions, values, h, w, k;
-    int64_t padded_h() const { return h + k - 1; }
-    int64_t padded_w() const { return w + k - 1; }
+    int64_t channels() const { return 2 * relations + values; }
     int64_t plane() const { return h * w; }
-    int64_t padded_plane() const { return padded_h() * padded_w(); }
     int64_t bands() const { return (h + BAND - 1) / BAND; }
+    // A padded band has K / 2 more pixels on every side.
+    int64_t padded_w() const { return w + k - 1; }
+    int64_t padded_plane() const { return (BAND + k - 1) * padded_w(); }
+    int64_t padded_band() const { return (relations + values + positions) * padded_plane(); }
 };
 
+// One band. The queries phi and position are planes of the image; the keys psi and place, which is
+// the position again, and the values beta are padded.
 struct Inputs {
-    const float *phi, *psi, *beta, *position, *position_padded, *gamma;
+    const float *phi, *position, *psi, *beta, *place, *gamma;
+};
+struct Gradients {
+    float *phi, *position, *psi, *beta, *place, *gamma;
 };
 
 // LANES pixels of a row, or the whole row if it is shorter. The last block of a row is moved left
 // so that it is full; its first `done` pixels overlap the previous block.
 struct Block {
-    int64_t image, y, x, count, done;
+    int64_t at, padded_at;  // of its first pixel in a plane, and of its first neighbour
+    int64_t count, done;
 };
+
+inline int64_t reflect(int64_t i, int64_t length) {
+    i = std::abs(i);
+    return i < length ? i : 2 * (length - 1) - i;
+}
+
+// Copy the rows of a band, padded.
+void pad(const float *planes, int64_t channels, int64_t band, const Shape &s, float *to) {
+    const int64_t r = s.k / 2, top = band * BAND, rows = std::min<int64_t>(BAND, s.h - top);
+    for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t y = -r; y < rows + r; ++y) {
+            const float *row = planes + c * s.plane() + reflect(top + y, s.h) * s.w;
+            float *out = to + c * s.padded_plane() + (y + r) * s.padded_w() + r;
+            std::memcpy(out, row, s.w * sizeof(float));
+            for (int64_t i = 1; i <= r; ++i) {
+                out[-i] = row[i];
+                out[s.w - 1 + i] = row[s.w - 1 - i];
+            }
+        }
+    }
+}
+
+// The gradient of `pad`: add the gradients of a padded band to those of the image.
+void unpad(const float *padded, int64_t channels, int64_t band, const Shape &s, float *planes) {
+    const int64_t r = s.k / 2, top = band * BAND, rows = std::min<int64_t>(BAND, s.h - top);
+    for (int64_t c = 0; c < channels; ++c) {
+        for (int64_t y = -r; y < rows + r; ++y) {
+            const float *from = padded + c * s.padded_plane() + (y + r) * s.padded_w() + r;
+            float *row = planes + c * s.plane() + reflect(top + y, s.h) * s.w;
+            for (int64_t x = 0; x < s.w; ++x) row[x] += from[x];
+            for (int64_t i = 1; i <= r; ++i) {
+                row[i] += from[-i];
+                row[s.w - 1 - i] += from[s.w - 1 + i];
+            }
+        }
+    }
+}
 
 // Read or write the pixels of a block: all LANES if WHOLE, else the first `count`.
 template <bool WHOLE>
@@ -77,15 +125,13 @@ inline Floats relation(const float *query, const float *key, const float *gamma,
 // The unnormalized weights of Eq. 3 for a block; returns their sum, by which alpha is divided.
 template <bool WHOLE>
 Floats block_weights(const Inputs &in, const Shape &s, const Block &block, Floats *weights) {
-    const int64_t area = s.k * s.k, at = block.y * s.w + block.x;
-    const float *phi = in.phi + block.image * s.relations * s.plane() + at;
-    const float *psi = in.psi + block.image * s.relations * s.padded_plane();
+    const int64_t area = s.k * s.k;
     Floats largest = all(-std::numeric_limits<float>::infinity());
     for (int64_t k = 0; k < area; ++k) {
-        const int64_t shifted = (block.y + k / s.k) * s.padded_w() + block.x + k % s.k;
-        weights[k] = relation<WHOLE>(phi, psi + shifted, in.gamma, s.relations, s.plane(),
-                                     s.padded_plane(), block) +
-                     relation<WHOLE>(in.position + at, in.position_padded + shifted,
+        const int64_t shifted = block.padded_at + k / s.k * s.padded_w() + k % s.k;
+        weights[k] = relation<WHOLE>(in.phi + block.at, in.psi + shifted, in.gamma, s.relations,
+                                     s.plane(), s.padded_plane(), block) +
+                     relation<WHOLE>(in.position + block.at, in.place + shifted,
                                      in.gamma + s.relations, s.positions, s.plane(),
                                      s.padded_plane(), block);
         largest = weights[k] > largest ? weights[k] : largest;
@@ -119,9 +165,8 @@ template <bool WHOLE>
 void forward_block(const Inputs &in, const Shape &s, const Block &block, float *out) {
     Floats weights[MAX_K * MAX_K];
     const Floats total = block_weights<WHOLE>(in, s, block, weights);
-    const int64_t first = block.image * s.values;
-    const float *beta = in.beta + first * s.padded_plane() + block.y * s.padded_w() + block.x;
-    out += first * s.plane() + block.y * s.w + block.x;
+    const float *beta = in.beta + block.padded_at;
+    out += block.at;
     int64_t c = 0;
     for (; c + 4 <= s.values; c += 4) {
         aggregate<WHOLE, 4>(weights, total, beta + c * s.padded_plane(), s, block,
@@ -189,25 +234,19 @@ void relation_backward(const Floats *grad_logits, const float *query, const floa
     }
 }
 
-struct Gradients {
-    float *phi, *psi, *beta, *position, *position_padded, *gamma;
-};
-
 template <bool WHOLE>
 void backward_block(const Inputs &in, const Shape &s, const Block &block, const float *grad_out,
-                    const Gradients &grad, float *grad_gamma) {
-    const int64_t area = s.k * s.k, at = block.y * s.w + block.x;
-    const int64_t padded_at = block.y * s.padded_w() + block.x;
+                    const Gradients &grad) {
+    const int64_t area = s.k * s.k;
     Floats weights[MAX_K * MAX_K], grad_logits[MAX_K * MAX_K];
     const Floats total = block_weights<WHOLE>(in, s, block, weights);
     for (int64_t k = 0; k < area; ++k) {
         weights[k] /= total;
         grad_logits[k] = Floats{};
     }
-    const int64_t channel = block.image * s.values;
-    const float *beta = in.beta + channel * s.padded_plane() + padded_at;
-    float *grad_beta = grad.beta + channel * s.padded_plane() + padded_at;
-    grad_out += channel * s.plane() + at;
+    const float *beta = in.beta + block.padded_at;
+    float *grad_beta = grad.beta + block.padded_at;
+    grad_out += block.at;
     int64_t c = 0;
     for (; c + 4 <= s.values; c += 4) {
         aggregate_backward<WHOLE, 4>(weights, grad_out + c * s.plane(),
@@ -224,86 +263,110 @@ void backward_block(const Inputs &in, const Shape &s, const Block &block, const 
     for (int64_t k = 0; k < area; ++k) mean += weights[k] * grad_logits[k];
     for (int64_t k = 0; k < area; ++k) grad_logits[k] = weights[k] * (grad_logits[k] - mean);
 
-    const int64_t r = block.image * s.relations, p = block.image * s.positions;
-    relation_backward<WHOLE>(grad_logits, in.phi + r * s.plane() + at,
-                             in.psi + r * s.padded_plane() + padded_at, in.gamma, s.relations, s,
-                             block, grad.phi + r * s.plane() + at,
-                             grad.psi + r * s.padded_plane() + padded_at, grad_gamma);
-    relation_backward<WHOLE>(grad_logits, in.position + at, in.position_padded + padded_at,
+    relation_backward<WHOLE>(grad_logits, in.phi + block.at, in.psi + block.padded_at, in.gamma,
+                             s.relations, s, block, grad.phi + block.at,
+                             grad.psi + block.padded_at, grad.gamma);
+    relation_backward<WHOLE>(grad_logits, in.position + block.at, in.place + block.padded_at,
                              in.gamma + s.relations, s.positions, s, block,
-                             grad.position + p * s.plane() + at,
-                             grad.position_padded + p * s.padded_plane() + padded_at,
-                             grad_gamma + s.relations);
+                             grad.position + block.at, grad.place + block.padded_at,
+                             grad.gamma + s.relations);
 }
 
 template <typename Whole, typename Short>
-void for_blocks_of_band(const Shape &s, int64_t image, int64_t band, Whole whole, Short narrow) {
-    for (int64_t y = band * BAND; y < std::min(s.h, (band + 1) * BAND); ++y) {
+void for_blocks_of_band(const Shape &s, int64_t band, Whole whole, Short narrow) {
+    const int64_t top = band * BAND;
+    for (int64_t y = top; y < std::min(s.h, top + BAND); ++y) {
+        const int64_t at = y * s.w, padded_at = (y - top) * s.padded_w();
         if (s.w < LANES) {
-            narrow(Block{image, y, 0, s.w, 0});
+            narrow(Block{at, padded_at, s.w, 0});
             continue;
         }
         for (int64_t x = 0; x < s.w; x += LANES) {
             const int64_t start = std::min(x, s.w - LANES);
-            whole(Block{image, y, start, LANES, x - start});
+            whole(Block{at + start, padded_at + start, LANES, x - start});
         }
     }
+}
+
+// Pad what a band needs into `buffer`, of s.padded_band() floats.
+Inputs pad_band(const float *features, const float *position, const float *gamma, int64_t image,
+                int64_t band, const Shape &s, float *buffer) {
+    const float *phi = features + image * s.channels() * s.plane();
+    float *beta = buffer + s.relations * s.padded_plane();
+    float *place = beta + s.values * s.padded_plane();
+    pad(phi + s.relations * s.plane(), s.relations + s.values, band, s, buffer);  // psi and beta
+    pad(position, s.positions, band, s, place);
+    return {phi, position, buffer, beta, place, gamma};
 }
 
 }  // namespace
 
 extern "C" {
 
-// out: [images, values, h, w]
-void pairwise_attention_forward(const float *phi, const float *psi, const float *beta,
-                                const float *position, const float *position_padded,
-                                const float *gamma, float *out, int64_t images, int64_t relations,
-                                int64_t positions, int64_t values, int64_t h, int64_t w,
-                                int64_t k) {
+// features: [images, 2 * relations + values, h, w], phi, psi and beta. out: [images, values, h, w]
+void pairwise_attention_forward(const float *features, const float *position, const float *gamma,
+                                float *out, int64_t images, int64_t relations, int64_t positions,
+                                int64_t values, int64_t h, int64_t w, int64_t k) {
     const Shape s{images, relations, positions, values, h, w, k};
-    const Inputs in{phi, psi, beta, position, position_padded, gamma};
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int64_t image = 0; image < images; ++image) {
-        for (int64_t band = 0; band < s.bands(); ++band) {
-            for_blocks_of_band(
-                s, image, band, [&](const Block &block) { forward_block<true>(in, s, block, out); },
-                [&](const Block &block) { forward_block<false>(in, s, block, out); });
+#pragma omp parallel
+    {
+        std::vector<float> padded(s.padded_band());
+#pragma omp for collapse(2) schedule(static)
+        for (int64_t image = 0; image < images; ++image) {
+            for (int64_t band = 0; band < s.bands(); ++band) {
+                const Inputs in =
+                    pad_band(features, position, gamma, image, band, s, padded.data());
+                float *to = out + image * values * s.plane();
+                for_blocks_of_band(
+                    s, band, [&](const Block &block) { forward_block<true>(in, s, block, to); },
+                    [&](const Block &block) { forward_block<false>(in, s, block, to); });
+            }
         }
     }
 }
 
 // Gradients must be zero-initialized and have the shapes of the inputs, except that grad_position
-// and grad_position_padded have one copy per image, and grad_gamma one row per image and band. The
-// caller sums these copies, in an order that does not depend on the threads.
+// has one copy per image, and grad_gamma one row per image and band. The caller sums these copies,
+// in an order that does not depend on the threads.
 //
-// A band also writes to K / 2 rows above and below it. All even bands therefore run before all odd
-// ones, so that no two threads write to the same row.
-void pairwise_attention_backward(const float *grad_out, const float *phi, const float *psi,
-                                 const float *beta, const float *position,
-                                 const float *position_padded, const float *gamma, float *grad_phi,
-                                 float *grad_psi, float *grad_beta, float *grad_position,
-                                 float *grad_position_padded, float *grad_gamma, int64_t images,
+// A band also writes to K / 2 rows above and below it, reflected at the border. All even bands
+// therefore run before all odd ones, so that no two threads write to the same row.
+void pairwise_attention_backward(const float *grad_out, const float *features,
+                                 const float *position, const float *gamma, float *grad_features,
+                                 float *grad_position, float *grad_gamma, int64_t images,
                                  int64_t relations, int64_t positions, int64_t values, int64_t h,
                                  int64_t w, int64_t k) {
     const Shape s{images, relations, positions, values, h, w, k};
-    const Inputs in{phi, psi, beta, position, position_padded, gamma};
-    const Gradients grad{grad_phi,      grad_psi,            grad_beta,
-                         grad_position, grad_position_padded, grad_gamma};
-    for (int64_t parity = 0; parity < 2; ++parity) {
-#pragma omp parallel for collapse(2) schedule(static)
-        for (int64_t image = 0; image < images; ++image) {
-            for (int64_t half = 0; half < (s.bands() + 1) / 2; ++half) {
-                const int64_t band = 2 * half + parity;
-                if (band >= s.bands()) continue;
-                float *row = grad_gamma + (image * s.bands() + band) * (relations + positions);
-                for_blocks_of_band(
-                    s, image, band,
-                    [&](const Block &block) {
-                        backward_block<true>(in, s, block, grad_out, grad, row);
-                    },
-                    [&](const Block &block) {
-                        backward_block<false>(in, s, block, grad_out, grad, row);
-                    });
+#pragma omp parallel
+    {
+        std::vector<float> padded(s.padded_band()), grad_padded(s.padded_band());
+        for (int64_t parity = 0; parity < 2; ++parity) {
+#pragma omp for collapse(2) schedule(static)
+            for (int64_t image = 0; image < images; ++image) {
+                for (int64_t half = 0; half < (s.bands() + 1) / 2; ++half) {
+                    const int64_t band = 2 * half + parity;
+                    if (band >= s.bands()) continue;
+                    const Inputs in =
+                        pad_band(features, position, gamma, image, band, s, padded.data());
+                    std::fill(grad_padded.begin(), grad_padded.end(), 0.0f);
+                    float *grad_psi = grad_padded.data();
+                    float *grad_beta = grad_psi + relations * s.padded_plane();
+                    float *grad_place = grad_beta + values * s.padded_plane();
+                    float *grad_phi = grad_features + image * s.channels() * s.plane();
+                    float *grad_query = grad_position + image * positions * s.plane();
+                    float *row = grad_gamma + (image * s.bands() + band) * (relations + positions);
+                    const Gradients grad{grad_phi,  grad_query, grad_psi,
+                                         grad_beta, grad_place, row};
+                    const float *from = grad_out + image * values * s.plane();
+                    for_blocks_of_band(
+                        s, band,
+                        [&](const Block &block) { backward_block<true>(in, s, block, from, grad); },
+                        [&](const Block &block) {
+                            backward_block<false>(in, s, block, from, grad);
+                        });
+                    unpad(grad_psi, relations + values, band, s, grad_phi + relations * s.plane());
+                    unpad(grad_place, positions, band, s, grad_query);
+                }
             }
         }
     }

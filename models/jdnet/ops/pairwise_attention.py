@@ -27,13 +27,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from models.jdnet.ops import cuda, native, shifts
 from models.jdnet.ops.inputs import Inputs
-from models.jdnet.ops.reference import pairwise_attention_reference
 
 IMPLEMENTATIONS: dict[str, ModuleType] = {"shifts": shifts, "native": native, "triton": cuda}
 LIMITS = {
@@ -43,53 +41,42 @@ LIMITS = {
 
 
 def pairwise_attention(
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
+    features: Tensor,
     position: Tensor,
     gamma: Tensor,
     footprint: int,
     implementation: str | None = None,
 ) -> Tensor:
-    """Aggregate `beta` over each pixel's footprint with weights computed from differences.
+    """Aggregate beta over each pixel's footprint with weights computed from differences.
 
     Args:
-        phi: query features, [B, R, H, W].
-        psi: key features, [B, R, H, W].
-        beta: value features, [B, V, H, W].
+        features: queries phi and keys psi of R channels each and values beta of V channels,
+            [B, 2R + V, H, W]. Together, because one convolution computes all three.
         position: position features, shared by all images, [1, P, H, W].
         gamma: one weight per relation channel, [R + P].
         footprint: side of the square footprint, odd; H and W must exceed footprint // 2.
-        implementation: `auto`, `native`, `triton`, `shifts` or `reference`. None reads the
-            environment variable JDNET_ATTENTION, by default `auto`: `triton` on CUDA and `native`
-            on the CPU if usable, else `shifts`.
+        implementation: `auto`, `native`, `triton` or `shifts`. None reads the environment variable
+            JDNET_ATTENTION, by default `auto`: `triton` on CUDA and `native` on the CPU if usable,
+            else `shifts`.
 
     Returns:
         [B, V, H, W]; all V channels share one weight map. Half-precision inputs are converted to
-        float32; the result is float32 then.
+        float32; the result is float32 then. Deterministic.
 
     Raises:
-        ValueError: the implementation is unknown or does not support these inputs.
+        ValueError: the implementation is unknown or does not support these inputs, or the images
+            are too small.
 
     Source: JDNet paper, section 3.2, Eq. 2-4.
     """
-    with without_autocast(phi):
-        if phi.dtype in (torch.float16, torch.bfloat16):
-            phi, psi, beta, position = phi.float(), psi.float(), beta.float(), position.float()
-        chosen = choose_implementation(phi, footprint, implementation)
-        if chosen == "reference":
-            return pairwise_attention_reference(phi, psi, beta, position, gamma, footprint)
-        pad = [footprint // 2] * 4
-        out: Tensor = _attention(
-            phi,
-            F.pad(psi, pad, mode="reflect"),
-            F.pad(beta, pad, mode="reflect"),
-            position,
-            F.pad(position, pad, mode="reflect"),
-            gamma.to(phi.dtype),
-            footprint,
-            chosen,
-        )
+    h, w = features.shape[2:]
+    if min(h, w) <= footprint // 2:
+        raise ValueError(f"{w}x{h} pixels are too few to reflect for a footprint of {footprint}")
+    with without_autocast(features):
+        if features.dtype in (torch.float16, torch.bfloat16):
+            features, position = features.float(), position.float()
+        gamma = gamma.to(features.dtype)
+        out: Tensor = _attention(features, position, gamma, footprint, implementation)
         return out
 
 
@@ -98,68 +85,60 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
-def choose_implementation(phi: Tensor, footprint: int, wanted: str | None = None) -> str:
-    """The implementation to use for these inputs; arguments as in `pairwise_attention`.
+def choose_implementation(x: Tensor, footprint: int, wanted: str | None = None) -> str:
+    """The implementation for inputs like x; other arguments as in `pairwise_attention`.
 
     Raises:
         ValueError: the wanted one is unknown or does not support these inputs.
     """
     wanted = wanted or os.environ.get("JDNET_ATTENTION", "auto")
-    names = ("auto", "reference", *IMPLEMENTATIONS)
+    names = ("auto", *IMPLEMENTATIONS)
     if wanted not in names:
         raise ValueError(
             f"unknown attention {wanted!r}: JDNET_ATTENTION must be one of {', '.join(names)}"
         )
     if wanted == "auto":
-        fast = "triton" if phi.is_cuda else "native"
-        return fast if IMPLEMENTATIONS[fast].is_usable(phi, footprint) else "shifts"
-    if wanted in LIMITS and not IMPLEMENTATIONS[wanted].is_usable(phi, footprint):
-        got = f"{phi.dtype} on {phi.device.type} and footprint {footprint}"
+        fast = "triton" if x.is_cuda else "native"
+        return fast if IMPLEMENTATIONS[fast].is_usable(x, footprint) else "shifts"
+    if wanted in LIMITS and not IMPLEMENTATIONS[wanted].is_usable(x, footprint):
+        got = f"{x.dtype} on {x.device.type} and footprint {footprint}"
         raise ValueError(f"the {wanted} attention supports {LIMITS[wanted]}, got {got}")
     return wanted
 
 
+# The implementation is chosen inside the operators, so that torch.compile does not trace it.
 @torch.library.custom_op("jdnet::pairwise_attention", mutates_args=())
 def _attention(
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
-    position: Tensor,
-    position_padded: Tensor,
-    gamma: Tensor,
-    footprint: int,
-    implementation: str,
+    features: Tensor, position: Tensor, gamma: Tensor, footprint: int, implementation: str | None
 ) -> Tensor:
-    inputs = Inputs(phi, psi, beta, position, position_padded, gamma)
-    out: Tensor = IMPLEMENTATIONS[implementation].forward(inputs, footprint)
+    chosen = IMPLEMENTATIONS[choose_implementation(features, footprint, implementation)]
+    out: Tensor = chosen.forward(Inputs(features, position, gamma), footprint)
     return out
 
 
 @_attention.register_fake
-def _(phi: Tensor, psi: Tensor, beta: Tensor, *_others: Any) -> Tensor:
-    return beta.new_empty(phi.shape[0], beta.shape[1], *phi.shape[2:])
+def _(features: Tensor, position: Tensor, gamma: Tensor, *_: Any) -> Tensor:
+    values = Inputs(features, position, gamma).sizes[2]
+    return features.new_empty(features.shape[0], values, *features.shape[2:])
 
 
 @torch.library.custom_op("jdnet::pairwise_attention_backward", mutates_args=())
 def _attention_backward(
     grad_out: Tensor,
-    phi: Tensor,
-    psi: Tensor,
-    beta: Tensor,
+    features: Tensor,
     position: Tensor,
-    position_padded: Tensor,
     gamma: Tensor,
     footprint: int,
-    implementation: str,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    inputs = Inputs(phi, psi, beta, position, position_padded, gamma)
-    grads: Inputs = IMPLEMENTATIONS[implementation].backward(grad_out, inputs, footprint)
+    implementation: str | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    chosen = IMPLEMENTATIONS[choose_implementation(features, footprint, implementation)]
+    grads: Inputs = chosen.backward(grad_out, Inputs(features, position, gamma), footprint)
     return (*grads,)
 
 
 @_attention_backward.register_fake
 def _(grad_out: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    return tuple(map(torch.empty_like, arguments[: len(Inputs._fields)]))
+    return tuple(x.new_empty(x.shape) for x in arguments[: len(Inputs._fields)])
 
 
 def _save_inputs(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -177,16 +156,9 @@ _attention.register_autograd(_backward, setup_context=_save_inputs)
 
 @register_flop_formula(torch.ops.jdnet.pairwise_attention)
 def _flops(
-    phi: list[int],
-    psi: list[int],
-    beta: list[int],
-    position: list[int],
-    position_padded: list[int],
-    gamma: list[int],
-    footprint: int,
-    *_: Any,
-    **__: Any,
+    features: list[int], position: list[int], gamma: list[int], footprint: int, *_: Any, **__: Any
 ) -> int:
     """Two per multiply-add: one multiply-add per relation and value channel, at every shift."""
-    images, _relations, height, width = phi
-    return 2 * images * height * width * footprint**2 * (gamma[0] + beta[1])
+    images, channels, height, width = features
+    values = channels - 2 * (gamma[0] - position[1])
+    return 2 * images * height * width * footprint**2 * (gamma[0] + values)

@@ -15,23 +15,24 @@ from models.jdnet.ops.inputs import Inputs
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:
     """The attention output y of Eq. 2, [B, V, H, W]."""
+    _, _, beta = inputs.split()
     alpha = _weights(inputs, footprint)
-    b, _, h, w = inputs.phi.shape
-    out = inputs.beta.new_zeros(b, inputs.beta.shape[1], h, w)
-    for k, shifted in enumerate(_shifts(inputs.beta, footprint)):
+    out = torch.zeros_like(beta, memory_format=torch.contiguous_format)
+    for k, shifted in enumerate(_shifts(_pad(beta, footprint), footprint)):
         out.addcmul_(alpha[:, k : k + 1], shifted)  # Eq. 2
     return out
 
 
 def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
-    """Gradients with respect to the inputs."""
-    phi, psi, beta, position, position_padded, gamma = inputs
+    """Gradients with respect to the inputs. Deterministic, also on CUDA."""
+    phi, psi, beta = inputs.split()
     relations = phi.shape[1]
     alpha = _weights(inputs, footprint)
-    grad_beta = torch.zeros_like(beta)
+    padded = _pad(beta, footprint)
+    grad_padded = torch.zeros_like(padded)
     grad_logits = torch.empty_like(alpha)
     for k, (shifted, grad_shifted) in enumerate(
-        zip(_shifts(beta, footprint), _shifts(grad_beta, footprint), strict=True)
+        zip(_shifts(padded, footprint), _shifts(grad_padded, footprint), strict=True)
     ):
         torch.sum(grad_out * shifted, dim=1, out=grad_logits[:, k])
         grad_shifted.addcmul_(alpha[:, k : k + 1], grad_out)
@@ -39,17 +40,40 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
     grad_logits.sub_((alpha * grad_logits).sum(dim=1, keepdim=True)).mul_(alpha)
 
     grad_phi, grad_psi, grad_content = _relation_backward(
-        grad_logits, phi, psi, gamma[:relations], footprint
+        grad_logits, phi, psi, inputs.gamma[:relations], footprint
     )
-    grad_position, grad_padded, grad_place = _relation_backward(
+    as_query, as_key, grad_place = _relation_backward(
         grad_logits.sum(dim=0, keepdim=True),  # the batch shares one position
-        position,
-        position_padded,
-        gamma[relations:],
+        inputs.position,
+        inputs.position,
+        inputs.gamma[relations:],
         footprint,
     )
-    grad_gamma = torch.cat([grad_content, grad_place])
-    return Inputs(grad_phi, grad_psi, grad_beta, grad_position, grad_padded, grad_gamma)
+    grad_beta = _unpad(grad_padded, footprint)
+    return Inputs(
+        torch.cat([grad_phi, grad_psi, grad_beta], dim=1),
+        as_query + as_key,
+        torch.cat([grad_content, grad_place]),
+    )
+
+
+def _pad(x: Tensor, footprint: int) -> Tensor:
+    return F.pad(x, [footprint // 2] * 4, mode="reflect")
+
+
+def _unpad(grad: Tensor, footprint: int) -> Tensor:
+    """Gradient of `_pad`: add the border to the pixels that it mirrors.
+
+    The backward of F.pad is not deterministic on CUDA.
+    """
+    radius = footprint // 2
+    for dim in (2, 3):
+        length = grad.shape[dim] - 2 * radius
+        before, inside, after = grad.split([radius, length, radius], dim)
+        inside.narrow(dim, 1, radius).add_(before.flip(dim))
+        inside.narrow(dim, length - 1 - radius, radius).add_(after.flip(dim))
+        grad = inside
+    return grad
 
 
 def _shifts(padded: Tensor, footprint: int) -> Iterator[Tensor]:
@@ -62,10 +86,10 @@ def _shifts(padded: Tensor, footprint: int) -> Iterator[Tensor]:
 
 def _weights(inputs: Inputs, footprint: int) -> Tensor:
     """The adaptive weights alpha of Eq. 3, [B, K*K, H, W]."""
-    phi, psi, _, position, position_padded, gamma = inputs
+    phi, psi, _ = inputs.split()
     relations = phi.shape[1]
-    logits = _relation(phi, psi, gamma[:relations], footprint)
-    logits += _relation(position, position_padded, gamma[relations:], footprint)
+    logits = _relation(phi, psi, inputs.gamma[:relations], footprint)
+    logits += _relation(inputs.position, inputs.position, inputs.gamma[relations:], footprint)
     return logits.softmax(dim=1)  # Eq. 3
 
 
@@ -73,7 +97,7 @@ def _relation(query: Tensor, key: Tensor, gamma: Tensor, footprint: int) -> Tens
     """The logits gamma . LeakyReLU(query_i - key_j) of Eq. 3 and 4, [B, K*K, H, W]."""
     b, _, h, w = query.shape
     logits = query.new_empty(b, footprint**2, h, w)
-    for k, shifted in enumerate(_shifts(key, footprint)):
+    for k, shifted in enumerate(_shifts(_pad(key, footprint), footprint)):
         difference = query - shifted  # Eq. 4
         relation = F.leaky_relu_(difference, SLOPE).mul_(gamma.view(1, -1, 1, 1))
         torch.sum(relation, dim=1, out=logits[:, k])
@@ -84,10 +108,11 @@ def _relation_backward(
     grad_logits: Tensor, query: Tensor, key: Tensor, gamma: Tensor, footprint: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of `_relation` with respect to query, key and gamma."""
-    grad_query, grad_key = torch.zeros_like(query), torch.zeros_like(key)
+    padded = _pad(key, footprint)
+    grad_query, grad_padded = torch.zeros_like(query), torch.zeros_like(padded)
     grad_gamma = torch.zeros_like(gamma)
     for k, (shifted, grad_shifted) in enumerate(
-        zip(_shifts(key, footprint), _shifts(grad_key, footprint), strict=True)
+        zip(_shifts(padded, footprint), _shifts(grad_padded, footprint), strict=True)
     ):
         difference = query - shifted
         grad = grad_logits[:, k : k + 1]
@@ -96,4 +121,4 @@ def _relation_backward(
         grad = torch.ops.aten.leaky_relu_backward(grad, difference, SLOPE, False)
         grad_query += grad
         grad_shifted -= grad
-    return grad_query, grad_key, grad_gamma
+    return grad_query, _unpad(grad_padded, footprint), grad_gamma
