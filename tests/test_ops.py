@@ -4,10 +4,13 @@ import importlib.util
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -267,20 +270,67 @@ def test_gpu_sizes_of_use(size: tuple[int, int, int], is_trained: bool) -> None:
         assert torch.equal(mine, again)
 
 
+@pytest.fixture
+def fresh_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Triton on the CPU that no test has called yet."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    cuda._compiles_on.cache_clear()
+    yield
+    cuda._compiles_on.cache_clear()
+
+
+@pytest.mark.usefixtures("fresh_triton")
 def test_without_triton_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cuda.works_on.cache_clear()
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    monkeypatch.delattr("models.jdnet.ops.kernels", raising=False)  # on a GPU, of earlier tests
+    monkeypatch.delitem(sys.modules, "models.jdnet.ops.kernels", raising=False)
     monkeypatch.setitem(sys.modules, "triton", None)
-    try:
-        for _ in range(2):
-            assert not cuda.is_usable(torch.zeros(1, 2, 8, 8), 7)
-        shown = capsys.readouterr().err
-        assert shown.startswith("note: slower PyTorch operators are used (triton: ")
-        assert shown.count("\n") == 1
-    finally:
-        cuda.works_on.cache_clear()
+    for _ in range(2):
+        assert not cuda.is_usable(torch.zeros(1, 2, 8, 8), 7)
+    shown = capsys.readouterr().err
+    assert shown.startswith("note: slower PyTorch operators are used (triton: ")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.usefixtures("fresh_triton")
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("Failed to find C compiler. Please specify via CC environment variable"),
+        subprocess.CalledProcessError(1, "gcc"),
+    ],
+    ids=["no compiler", "broken compiler"],
+)
+def test_a_compiler_error_of_triton_is_remembered(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = Mock(side_effect=error)
+    monkeypatch.setattr(cuda, "forward", failing)
+    for _ in range(2):
+        assert not cuda.works_on(torch.device("cpu"))
+    assert failing.call_count == 1
+    assert capsys.readouterr().err.count("note: slower") == 1
+
+
+@pytest.mark.usefixtures("fresh_triton")
+def test_out_of_memory_does_not_turn_triton_off(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cuda, "forward", Mock(side_effect=[torch.OutOfMemoryError("full"), None]))
+    with pytest.raises(torch.OutOfMemoryError):
+        cuda.works_on(torch.device("cpu"))
+    assert cuda.works_on(torch.device("cpu"))
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("fresh_triton")
+def test_only_one_thread_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiling = Mock(side_effect=lambda *_: time.sleep(0.05))
+    monkeypatch.setattr(cuda, "forward", compiling)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(cuda.works_on, [torch.device("cpu")] * 4))
+    assert compiling.call_count == 1
 
 
 def test_gradcheck() -> None:

@@ -5,8 +5,10 @@ runs the same kernels on the CPU, very slowly: for tests.
 """
 
 import os
+import subprocess
 import sys
 from functools import cache
+from threading import Lock
 from typing import Any
 
 import torch
@@ -27,16 +29,37 @@ def is_usable(x: Tensor, footprint: int) -> bool:
     return footprint % 2 == 1 and footprint <= MAX_FOOTPRINT and works_on(x.device)
 
 
-@cache
 def works_on(device: torch.device) -> bool:
-    """Whether Triton and the C compiler it needs work here; if not, says so once on stderr."""
+    """Whether Triton and the C compiler it needs work here; if not, says so once on stderr.
+
+    One thread at a time, because DataParallel calls this from one thread per GPU.
+    """
+    with _COMPILING:
+        return _compiles_on(device)
+
+
+_COMPILING = Lock()
+
+
+@cache
+def _compiles_on(device: torch.device) -> bool:
+    ones = torch.ones(1, 3, 1, 1, device=device)
     try:
-        ones = torch.ones(1, 3, 1, 1, dtype=torch.float32, device=device)
-        return forward(Inputs(ones, ones[:, :1], ones.new_ones(2)), 1).item() == 1
-    except Exception as error:  # of Triton, of a compiler, of a driver
+        forward(Inputs(ones, ones[:, :1], ones.new_ones(2)), 1)
+    except Exception as error:
+        if not _is_of_a_compiler(error):
+            raise  # for example out of memory, which the next call may not be
         first = (str(error).strip() or repr(error)).splitlines()[0]
         print(f"note: slower PyTorch operators are used (triton: {first})", file=sys.stderr)
         return False
+    return True
+
+
+def _is_of_a_compiler(error: Exception) -> bool:
+    """Whether Triton is missing, cannot compile, or does not find a working C compiler."""
+    missing = isinstance(error, ImportError) or "C compiler" in str(error)
+    failed = isinstance(error, OSError | subprocess.SubprocessError)
+    return missing or failed or type(error).__module__.startswith("triton.")
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:
