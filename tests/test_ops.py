@@ -449,55 +449,85 @@ def fuse_longhand(first: Tensor, others: list[Tensor], residual: Tensor) -> Tens
     return F.leaky_relu(first + sum(up), 0.2) + residual
 
 
-def fusion_inputs(
-    n: int, c: int, h: int, w: int, scales: int, dtype: torch.dtype
-) -> tuple[Tensor, list[Tensor], Tensor]:
+Fusion = tuple[Tensor, list[Tensor], Tensor]
+
+
+def fusion_inputs(n: int, c: int, h: int, w: int, scales: int, dtype: torch.dtype) -> Fusion:
     torch.manual_seed(2)
     sizes = [(h, w)]
     for _ in range(scales):
         sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
     first, *others, residual = (
-        torch.randn(n, c, *size, dtype=torch.float64).to(dtype).requires_grad_()
-        for size in (*sizes, (h, w))
+        torch.randn(n, c, *size, dtype=torch.float64).to(dtype) for size in (*sizes, (h, w))
     )
     return first, others, residual
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"),
-    [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)],
-    ids=["f64", "f32", "bf16"],
-)
-@pytest.mark.parametrize(
-    "shape", [(2, 32, 64, 64, 4), (1, 16, 37, 53, 4), (3, 48, 1, 7, 2), (1, 8, 9, 6, 2)]
-)
+DTYPES = [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 2e-2)]
+FUSIONS = [(2, 32, 64, 64, 4), (1, 16, 37, 53, 4), (3, 48, 1, 7, 2), (1, 8, 9, 6, 2)]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES, ids=["f64", "f32", "bf16"])
+@pytest.mark.parametrize("shape", FUSIONS)
 def test_scale_fusion_longhand(
     shape: tuple[int, int, int, int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
     """Includes odd sizes; 8 channels are not a multiple of the vector width of the C++ code."""
+    check_fusion(fusion_inputs(*shape, dtype=dtype), fuse_scales, tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES[1:], ids=["f32", "bf16"])
+@pytest.mark.parametrize("shape", [(2, 32, 8, 7, 3), (1, 12, 5, 70, 2), (1, 4, 37, 1, 1)])
+def test_triton_scale_fusion(
+    shape: tuple[int, int, int, int, int], dtype: torch.dtype, tolerance: float, gpu: str
+) -> None:
+    """Includes rows of several blocks, and channels that are not a power of two."""
+    first, others, residual = fusion_inputs(*shape, dtype=dtype)
+    moved = first.to(gpu), [x.to(gpu) for x in others], residual.to(gpu)
+    check_fusion(moved, partial(fuse_scales, implementation="triton"), tolerance)
+
+
+def test_triton_nearest_interpolation(gpu: str) -> None:
+    """Up and down, between lengths whose ratio is rounded."""
+    for width in (6, 11, 37, 50):
+        first = torch.zeros(1, 1, 1, width, device=gpu)
+        others = [torch.rand(1, 1, 1, length, device=gpu) for length in (1, 3, 7, 13, 41)]
+        check_fusion((first, others, first), partial(fuse_scales, implementation="triton"), 1e-5)
+
+
+def check_fusion(inputs: Fusion, function: Callable[..., Tensor], tolerance: float) -> None:
+    """Compare outputs and gradients with those of the formula in float64."""
     results = []
-    for function in (fuse_longhand, fuse_scales):
-        first, others, residual = fusion_inputs(*shape, dtype=dtype)
-        if function is fuse_longhand:
-            first, others, residual = (
-                first.detach().double().requires_grad_(),
-                [x.detach().double().requires_grad_() for x in others],
-                residual.detach().double().requires_grad_(),
-            )
-        leaves = [first, *others, residual]
-        # fuse_scales may overwrite `first`, which must not be a leaf then.
-        out = function(first * 1, others, residual)
-        out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+    for run, dtype in ((fuse_longhand, torch.float64), (function, inputs[0].dtype)):
+        flat = (inputs[0], *inputs[1], inputs[2])
+        first, *others, residual = leaves = [x.detach().to(dtype).requires_grad_() for x in flat]
+        out = run(first, others, residual)
+        out.backward(
+            torch.linspace(-1, 1, out.numel(), dtype=dtype, device=out.device).view_as(out)
+        )
         results.append([out.detach(), *(x.grad for x in leaves if x.grad is not None)])
-    assert len(results[0]) == shape[-1] + 3
+    assert len(results[0]) == len(results[1]) == len(inputs[1]) + 3
     for exact, ours in zip(*results, strict=True):
-        assert ours.dtype == dtype
+        assert ours.dtype == inputs[0].dtype
         error = (ours.double() - exact).abs().max().item()
         assert error < tolerance * max(1, exact.abs().max().item())
 
 
-@pytest.mark.usefixtures("compiled")
-def test_scale_fusion_is_registered_correctly() -> None:
+@pytest.mark.parametrize("implementation", ["native", "torch"])
+def test_scale_fusion_is_registered_correctly(implementation: str) -> None:
+    if implementation == "native" and library.load() is None:
+        pytest.skip("no C++ compiler on this machine")
     first, others, residual = fusion_inputs(1, 16, 6, 5, 2, torch.float32)
-    arguments = (first, others, residual, True)
+    arguments = (first, others, residual, True, implementation)
     torch.library.opcheck(torch.ops.jdnet.fuse_scales.default, arguments)
+
+
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # its own
+def test_torch_compile_traces_the_whole_forward_pass() -> None:
+    """The operators choose their implementation where it does not look."""
+    torch.manual_seed(0)
+    network = JDNet(units=1, channels=16).eval()
+    rainy = torch.rand(1, 3, 16, 16)
+    with torch.inference_mode():
+        compiled = torch.compile(network, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(rainy), network(rainy))
