@@ -37,7 +37,7 @@ def rain100_folder(tmp_path: Path, picture: Callable[..., Pixels]) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> Config:
-    """A run that takes seconds: one small unit, patches of 16 pixels."""
+    """A run that takes seconds: one small unit, patches of 16 pixels; always on the CPU."""
     config = CONFIGS["synthetic"]
     return replace(
         config,
@@ -46,5 +46,6 @@ def tiny(tmp_path: Path) -> Config:
         network=JDNetConfig(units=1, channels=16, scales=2),
         training=replace(config.training, steps=6, batch_size=2, patch_size=16),
         monitoring=replace(config.monitoring, log_every=1, eval_every=3, save_minutes=0),
+        machine=replace(config.machine, device="cpu"),
         run=tmp_path / "run",
     )

@@ -125,7 +125,8 @@ def test_attention_is_the_equation(operator: Callable[..., Tensor], footprint: i
 
 def gradients(operator: Callable[..., Tensor], inputs: Inputs, footprint: int) -> list[Tensor]:
     out = operator(*inputs, footprint)
-    out.backward(torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out))
+    grad = torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device)
+    out.backward(grad.view_as(out))
     return [out.detach(), *(x.grad for x in inputs if x.grad is not None)]
 
 

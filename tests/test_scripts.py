@@ -63,7 +63,8 @@ def test_train_then_eval_then_show(tmp_path: Path) -> None:
     trained = run("train.py", *TINY, *TINY_NETWORK, *short, "--run", str(folder))
     assert trained.returncode == 0, trained.stderr
     weights = ["--weights", str(folder / "best.pt")]
-    scored = run("eval.py", *TINY[2:], *weights, "--output", str(tmp_path / "scores"))
+    flags = ["--device", "cpu", "--output", str(tmp_path / "scores")]
+    scored = run("eval.py", *TINY[2:], *weights, *flags)
     assert scored.returncode == 0, scored.stderr
     first, second = (
         out.split("synthetic, light rain, 2 pairs")[1] for out in (trained.stdout, scored.stdout)

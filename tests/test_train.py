@@ -307,6 +307,7 @@ def test_golden_first_losses(tmp_path: Path) -> None:
     config = replace(
         config,
         monitoring=replace(config.monitoring, log_every=1),
+        machine=replace(config.machine, device="cpu"),
         run=tmp_path,
     )
     losses: list[float] = []
