@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models import NETWORKS, JDNet, Network
+from models import NETWORKS, JDNet, Network, place
 from utils import checkpoint
 from utils.checkpoint import Weights
 from utils.errors import UserError
@@ -61,7 +61,7 @@ def open_network(
     except TypeError as error:
         raise UserError(f"{path} describes a {name} this version cannot build: {error}") from None
     checkpoint.load_state(network, weights.state, path)
-    return network.to(device).eval()
+    return place(network, device).eval()
 
 
 def grow(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from parity import assert_gradients_match, assert_matches, filled, fixture_input, load_fixture
 from torch import Tensor, nn
 
-from models import JDNet
+from models import JDNet, PReNet, place
 from models.jdnet.dense_connection import DenseFeatures
 from models.jdnet.equations import PlainJDNet
 from models.jdnet.scale_aggregation import ScaleAggregation
@@ -146,6 +146,28 @@ def test_a_grown_network_has_the_same_output_and_learns() -> None:
     assert large.state_dict().keys() - grow(large, lacking.state_dict()).keys() == {
         key for key in small.state_dict() if ".attention." in key
     }
+
+
+def test_filters_are_channels_last_where_the_features_are() -> None:
+    def is_channels_last(network: JDNet | PReNet, device: str) -> bool:
+        filters = [p for p in place(network, device).parameters() if p.shape[2:] == (3, 3)]
+        return all(p.is_contiguous(memory_format=torch.channels_last) for p in filters)
+
+    assert is_channels_last(JDNet(units=1), "meta")
+    assert not is_channels_last(JDNet(units=1), "cpu")
+    assert not is_channels_last(PReNet(), "meta")
+
+
+def test_channels_last_filters_change_no_value() -> None:
+    torch.manual_seed(0)
+    plain, other = (JDNet(units=1, channels=16).eval() for _ in range(2))
+    other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    other.load_state_dict(plain.state_dict())
+    weight = other.head.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(weight, plain.head.weight)
+    rainy = torch.rand(1, 3, 20, 16)
+    torch.testing.assert_close(other(rainy), plain(rainy))
 
 
 def test_overfits_one_patch() -> None:
