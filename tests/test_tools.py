@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args, get_type_hints
@@ -12,6 +13,7 @@ import torch
 
 from config.schema import Config
 from data import Pair, SyntheticPairs
+from data.patches import Patches, PatchPair
 from models import NETWORKS, JDNet, PReNet
 from tools import benchmark, check_data, export_weights, plot_runs, score, tiles
 from train import train
@@ -168,8 +170,8 @@ def test_benchmark_prints_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # its subprocesses run at the root, from any folder
-    flags = ["--networks", "rescan", "--modes", "forward", "train", "--sizes", "16x24"]
-    benchmark.main([*flags, "--repeats", "1", "--device", "cpu"])
+    flags = ["--networks", "rescan", "--modes", "forward", "train", "--sizes", "32x32"]
+    benchmark.main([*flags, "--repeats", "1", "--workers", "0", "--device", "cpu"])
     rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines()]
     assert [cell.strip() for cell in rows[0]] == list(benchmark.COLUMNS)
     assert [row[1].strip() for row in rows[2:]] == ["forward", "train"]
@@ -177,6 +179,23 @@ def test_benchmark_prints_a_table(
     assert all(float(row[5]) > 0 for row in rows[2:])
     macs = [float(row[6]) for row in rows[2:]]
     assert macs[1] == pytest.approx(3 * macs[0], rel=0.1)
+    assert rows[2][9].strip() == ""
+    assert 0 <= int(rows[3][9].strip().removesuffix("%")) < 100
+
+
+def test_benchmark_measures_the_time_waited_for_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loader as slow as the step: half of the time is waiting."""
+    take = Patches.__getitem__
+
+    def slow(patches: Patches, index: int) -> PatchPair:
+        time.sleep(0.02)
+        return take(patches, index)
+
+    monkeypatch.setattr(Patches, "__getitem__", slow)
+    images = torch.zeros(2, 3, 8, 8)
+    share = benchmark._waiting(lambda: time.sleep(0.04), images, workers=0, repeats=4)
+    assert 0.3 < share < 0.7
+    assert images.std() > 0  # the step sees the patches
 
 
 def test_benchmark_errors() -> None:
@@ -184,6 +203,8 @@ def test_benchmark_errors() -> None:
         benchmark.main(["--sizes", "64"])
     with pytest.raises(UserError, match="invalid choice 'backward' for argument '--modes'"):
         benchmark.main(["--modes", "forward", "backward"])
+    with pytest.raises(UserError, match="--graph needs a GPU: remove it, or choose a GPU"):
+        benchmark.main(["--graph", "--device", "cpu"])
 
 
 def test_benchmark_takes_every_network() -> None:

@@ -3,10 +3,13 @@
     python -m tools.benchmark                                  # JDNet and its unoptimized form
     python -m tools.benchmark --networks jdnet prenet rescan --sizes 128x128 481x321
     python -m tools.benchmark --modes train --sizes 64x64 --batch-size 12 --precisions bfloat16
+    python -m tools.benchmark --modes forward train --sizes 64x64 --graph    # on a GPU
 
 Every row runs in its own process, so that its peak memory is its own. Times are the median of
 `--repeats` runs after a warm-up, synchronized on a GPU. GMAC includes the attention. The share is
-relative to the rate of a large matrix product on this device in the same precision.
+relative to the rate of a large matrix product on this device in the same precision. Waiting is the
+share of a training step that waits for the data loader, for square patches: if it is more than a
+few percent, more --workers or a faster disk make the training faster.
 
 `jdnet-plain` computes the equations of JDNet literally: attention by unfolding, with the relation's
 convolutions applied to every neighbour and everything saved for the backward; scales up-sampled and
@@ -23,12 +26,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from config.cli import tool_options
-from models import NETWORKS, JDNet, Network
+from data.pairs import Pair
+from data.patches import Patches
+from models import NETWORKS, JDNet, Network, place
 from models.jdnet.equations import PlainJDNet
 from models.jdnet.ops import choose_implementation
 from training.losses import negative_ssim
@@ -44,7 +51,10 @@ from utils.runtime import (
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = "jdnet-plain"
-COLUMNS = ("network", "mode", "images", "precision", "attention", "s", "GMAC", "share", "GiB")
+COLUMNS = (
+    *("network", "mode", "images", "precision", "attention", "s", "GMAC", "share", "GiB"),
+    "waiting",
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,10 @@ class Options:
     """Precisions of the convolutions."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
+    workers: int = 2
+    """Processes of the data loader."""
+    graph: bool = False
+    """Capture the work in a CUDA graph and time its replay; needs a GPU."""
     repeats: int = 5
     """Number of timed runs, of which the median is reported."""
 
@@ -76,12 +90,18 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
     device = choose_device(case["device"])
     precision = getattr(torch, case["precision"])
     torch.manual_seed(0)
-    network = (PlainJDNet() if case["network"] == PLAIN else NETWORKS[case["network"]]()).to(device)
+    network = PlainJDNet() if case["network"] == PLAIN else NETWORKS[case["network"]]()
+    network = place(network, device)
     width, height = case["size"]
     images = torch.rand(case["batch"], 3, height, width, device=device)
     run = (_forward if case["mode"] == "forward" else _training_step)(network, images, precision)
+    if case["graph"]:
+        run = _captured(run, device)
     seconds = _median_time(run, case["repeats"], device)
     memory = peak_memory(device)
+    waiting = ""
+    if case["mode"] == "train" and width == height:
+        waiting = f"{_waiting(run, images, case['workers'], case['repeats']):.0%}"
 
     operations = 2 * count_macs(network, height, width) * case["batch"]
     operations *= 3 if case["mode"] == "train" else 1  # the backward costs two forwards
@@ -99,6 +119,7 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
         "GMAC": f"{operations / 2e9:.1f}",
         "share": f"{operations / seconds / _matrix_rate(device, precision):.0%}",
         "GiB": f"{memory / 2**30:.2f}",
+        "waiting": waiting,
     }
 
 
@@ -118,7 +139,7 @@ def _forward(network: Network, images: Tensor, precision: torch.dtype) -> Callab
 def _training_step(
     network: Network, images: Tensor, precision: torch.dtype
 ) -> Callable[[], object]:
-    optimizer = torch.optim.Adam(network.parameters())
+    optimizer = torch.optim.Adam(network.parameters(), capturable=images.is_cuda)
 
     def run() -> object:
         optimizer.zero_grad()
@@ -128,6 +149,44 @@ def _training_step(
         return optimizer.step()
 
     return run
+
+
+def _captured(run: Callable[[], object], device: torch.device) -> Callable[[], object]:
+    """Capture a function in a CUDA graph; return the function that replays it."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.device(device):
+        torch.cuda.synchronize()
+        with torch.cuda.stream(torch.cuda.Stream()):
+            for _ in range(3):  # compiles the kernels, and creates the state of the optimizer
+                run()
+        torch.cuda.synchronize()
+        with torch.cuda.graph(graph):
+            run()
+    return graph.replay
+
+
+def _waiting(run: Callable[[], object], images: Tensor, workers: int, repeats: int) -> float:
+    """Share of the time of training steps that is spent waiting for their patches."""
+    batch, _, side, _ = images.shape
+    noise = np.random.default_rng(0).integers(0, 256, (2 * side, 2 * side, 3), dtype=np.uint8)
+    loader = DataLoader(
+        Patches([Pair("noise", noise, noise)], side, seed=0),
+        batch,
+        sampler=range((repeats + 2) * batch),
+        num_workers=workers,
+        pin_memory=images.is_cuda,
+    )
+    stream, waited, start = iter(loader), 0.0, 0.0
+    for step in range(repeats + 2):
+        if step == 2:  # the first two warm up
+            waited, start = 0.0, time.perf_counter()
+        before = time.perf_counter()
+        rainy, _ = next(stream)
+        waited += time.perf_counter() - before
+        images.copy_(rainy, non_blocking=True)
+        run()
+        synchronize(images.device)
+    return waited / (time.perf_counter() - start)
 
 
 def _median_time(run: Callable[[], object], repeats: int, device: torch.device) -> float:
@@ -171,6 +230,8 @@ def main(arguments: list[str]) -> None:
         return
     options = tool_options(Options, arguments, "python -m tools.benchmark", __doc__)
     sizes = [_size(text) for text in options.sizes]
+    if options.graph and choose_device(options.device).type != "cuda":
+        raise UserError("--graph needs a GPU: remove it, or choose a GPU with --device")
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
     for network in options.networks:
         for mode in options.modes:
@@ -183,6 +244,8 @@ def main(arguments: list[str]) -> None:
                         "batch": options.batch_size,
                         "precision": precision,
                         "device": options.device,
+                        "workers": options.workers,
+                        "graph": options.graph,
                         "repeats": options.repeats,
                     }
                     row = _measure_in_subprocess(case)
