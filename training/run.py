@@ -20,7 +20,7 @@ from config.schema import Config, Training, as_dict
 from data.open import TrainingData, open_training
 from data.pairs import Pairs
 from data.patches import PatchPair
-from models import NETWORKS, Network
+from models import NETWORKS, Network, place
 from models.load import grow, load_weights, rename
 from training.losses import Loss, make_loss
 from training.optimizers import make_optimizer
@@ -188,7 +188,7 @@ def build_network(config: Config, device: torch.device) -> Network:
     if config.init_from:
         state = load_weights(config.init_from).state
         checkpoint.load_state(network, grow(network, state), config.init_from)
-    return network.to(device)
+    return place(network, device)
 
 
 def batches(run: Run) -> Iterator[PatchPair]:

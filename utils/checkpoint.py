@@ -42,7 +42,8 @@ def save_weights(path: Path, weights: "Weights") -> None:
     """Write weights as safetensors if `path` has that suffix, else with torch.save."""
     if path.suffix != ".safetensors":
         payload = weights._asdict()
-        save(path, {"state_dict": payload.pop("state"), **payload})
+        state = {key: tensor.contiguous() for key, tensor in payload.pop("state").items()}
+        save(path, {"state_dict": state, **payload})
         return
     about = {
         "network": weights.network or "",
