@@ -1,14 +1,17 @@
 """A page on this computer to try the networks: drop a photograph, compare before and after.
 
+    python -m tools.app --port 7860
+
+It needs an environment of its own, because Gradio needs an older Pillow than the rest of this code:
+
     python3 -m venv .venv-app
     .venv-app/bin/pip install -r requirements-app.txt
     .venv-app/bin/python -m tools.app
 
-The page opens at http://127.0.0.1:7860, which other computers cannot reach. Its environment is its
-own because Gradio needs an older Pillow than the rest of this code. The weights to choose from are
-those of `weights/` and the best.pt of every run. The result is a PNG file with the size, bit depth,
-profile and EXIF data of the photograph. Photographs and results are deleted after an hour and at
-Ctrl+C.
+The page opens at http://127.0.0.1:7860, which other computers cannot reach. The weights to choose
+from are those of `weights/` and the best.pt of every run. The result is a PNG file with the size,
+bit depth, profile and EXIF data of the photograph. Photographs and results are deleted after an
+hour and at Ctrl+C.
 """
 
 import os

@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -41,7 +42,9 @@ from models.jdnet.ops import choose_implementation
 from training.losses import negative_ssim
 from utils.errors import UserError, run_command
 from utils.runtime import (
+    autocast,
     choose_device,
+    choose_precision,
     count_macs,
     count_parameters,
     keep_freed_memory,
@@ -66,13 +69,15 @@ class Options:
         "jdnet-plain",
     )
     """Networks, with the settings of their papers."""
+    units: tuple[int, ...] = (32,)
+    """Units of JDNet, one row each."""
     modes: tuple[Literal["forward", "train"], ...] = ("forward",)
     """Forward pass only, or a training step."""
     sizes: tuple[str, ...] = ("481x321",)
     """Image sizes, each WIDTHxHEIGHT in pixels."""
     batch_size: int = 1
     """Images per batch."""
-    precisions: tuple[Literal["float32", "bfloat16"], ...] = ("float32",)
+    precisions: tuple[Literal["float32", "tf32", "bfloat16"], ...] = ("float32",)
     """Precisions of the convolutions."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
@@ -88,9 +93,10 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
     """Measure one row of the table."""
     keep_freed_memory()
     device = choose_device(case["device"])
-    precision = getattr(torch, case["precision"])
+    precision = choose_precision(case["precision"], device)
     torch.manual_seed(0)
-    network = PlainJDNet() if case["network"] == PLAIN else NETWORKS[case["network"]]()
+    arguments = {"units": case["units"]} if case["units"] else {}
+    network = (PlainJDNet if case["network"] == PLAIN else NETWORKS[case["network"]])(**arguments)
     network = place(network, device)
     width, height = case["size"]
     images = torch.rand(case["batch"], 3, height, width, device=device)
@@ -127,10 +133,7 @@ def _forward(network: Network, images: Tensor, precision: torch.dtype) -> Callab
     network.eval()
 
     def run() -> object:
-        with (
-            torch.inference_mode(),
-            torch.autocast(images.device.type, precision, precision != torch.float32),
-        ):
+        with torch.inference_mode(), autocast(images.device, precision):
             return network(images)
 
     return run
@@ -143,7 +146,7 @@ def _training_step(
 
     def run() -> object:
         optimizer.zero_grad()
-        with torch.autocast(images.device.type, precision, precision != torch.float32):
+        with autocast(images.device, precision):
             stages = network.stages(images)
         negative_ssim(stages, images).backward()
         return optimizer.step()
@@ -233,23 +236,26 @@ def main(arguments: list[str]) -> None:
     if options.graph and choose_device(options.device).type != "cuda":
         raise UserError("--graph needs a GPU: remove it, or choose a GPU with --device")
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
-    for network in options.networks:
-        for mode in options.modes:
-            for size in sizes:
-                for precision in options.precisions:
-                    case = {
-                        "network": network,
-                        "mode": mode,
-                        "size": size,
-                        "batch": options.batch_size,
-                        "precision": precision,
-                        "device": options.device,
-                        "workers": options.workers,
-                        "graph": options.graph,
-                        "repeats": options.repeats,
-                    }
-                    row = _measure_in_subprocess(case)
-                    print("| " + " | ".join(row[c] for c in COLUMNS) + " |", flush=True)
+    networks: list[tuple[str, int | None]] = []
+    for name in options.networks:
+        is_jdnet = name in ("jdnet", PLAIN)
+        networks += [(name, units) for units in options.units] if is_jdnet else [(name, None)]
+    cases = product(networks, options.modes, sizes, options.precisions)
+    for (network, units), mode, size, precision in cases:
+        case = {
+            "network": network,
+            "units": units,
+            "mode": mode,
+            "size": size,
+            "batch": options.batch_size,
+            "precision": precision,
+            "device": options.device,
+            "workers": options.workers,
+            "graph": options.graph,
+            "repeats": options.repeats,
+        }
+        row = _measure_in_subprocess(case)
+        print("| " + " | ".join(row[c] for c in COLUMNS) + " |", flush=True)
 
 
 def _measure_in_subprocess(case: dict[str, Any]) -> dict[str, str]:
