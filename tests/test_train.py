@@ -465,6 +465,18 @@ def test_states_without_newer_settings_still_resume(tiny: Config) -> None:
         train(with_training(tiny, validation=1))
 
 
+def test_adam_stays_fused_on_resume(tiny: Config) -> None:
+    """Older states say that Adam loops over the parameters in Python."""
+    train(tiny)
+    assert tiny.run is not None
+    state = checkpoint.load(tiny.run / "latest.pt")
+    state["optimizer"]["param_groups"][0]["fused"] = None
+    checkpoint.save(tiny.run / "latest.pt", state)
+    with open_run(tiny) as run:
+        assert run.first == 6
+        assert run.optimizer.param_groups[0]["fused"]
+
+
 def test_data_errors_create_no_run_folder(
     tiny: Config, tmp_path: Path, picture: Callable[..., Pixels], rain100_folder: Path
 ) -> None:

@@ -273,6 +273,9 @@ def _resume(
                 "repeat its command to resume it, or choose another --run"
             )
     checkpoint.load_state(network, rename(state["network"]), path)
+    for group, own in zip(state["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
+        if "fused" in own:  # how Adam is computed, not what; older runs looped in Python
+            group["fused"] = own["fused"]
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["best"]
 
