@@ -15,14 +15,15 @@ WEIGHTS = pathlib.Path(__file__).resolve().parent / "weights"
 
 
 def jdnet_small(
-    weights: typing.Literal["real", "rain100l"] = "real", device: str = "cpu"
+    weights: typing.Literal["real", "rain100l", "rain100h"] = "real", device: str = "cpu"
 ) -> models.Network:
     """JDNet with 8 units and the weights of this repository, in evaluation mode.
 
     Takes and returns float32 [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
 
     Args:
-        weights: "real" for photographs, "rain100l" for light rain; see weights/README.md.
+        weights: "real" for photographs, "rain100l" for light and "rain100h" for heavy rain; see
+            weights/README.md.
         device: where to put the network.
 
     Raises:

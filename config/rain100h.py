@@ -45,4 +45,5 @@ DATASET = Dataset(
         # Table 1 of the JDNet paper, computed with its released script.
         "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 30.02, 0.92),)),
     },
+    weights="jdnet-small-rain100h.safetensors",
 )

@@ -269,7 +269,7 @@ def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.chdir(tmp_path)
     assert default_weights("rain100l") == WEIGHTS / "jdnet-small-rain100l.safetensors"
     assert default_weights("rain100l-small") == default_weights("rain100l")
-    assert default_weights("rain100h") == Path("runs/rain100h/best.pt")
+    assert default_weights("rain1200") == Path("runs/rain1200/best.pt")
     own = Path("runs/rain100l/best.pt")
     own.parent.mkdir(parents=True)
     own.touch()
@@ -298,9 +298,9 @@ def test_the_kind_of_rain_selects_the_weights(
 ) -> None:
     write_image(tmp_path / "in.png", picture())
     command = [str(tmp_path / "in.png"), "--output", str(tmp_path / "out")]
-    for kind, name in (("light", "jdnet-small-rain100l"), ("photo", "jdnet-small-real")):
+    for kind, name in (("light", "rain100l"), ("heavy", "rain100h"), ("photo", "real")):
         show.main([*command, "--kind", kind])
-        assert f"{name}.safetensors, written to" in capsys.readouterr().out
+        assert f"jdnet-small-{name}.safetensors, written to" in capsys.readouterr().out
 
 
 def test_an_ensemble_is_named_in_the_table(
