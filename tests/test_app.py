@@ -89,7 +89,8 @@ def test_the_weights_to_choose_from(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     shipped = [
-        str(ROOT / "weights" / f"jdnet-small-{name}.safetensors") for name in ("real", "rain100l")
+        str(ROOT / "weights" / f"jdnet-small-{name}.safetensors")
+        for name in ("real", "rain100h", "rain100l")
     ]
     assert app.find_weights() == [*shipped, "runs/mine/best.pt"]
     monkeypatch.chdir(ROOT)
