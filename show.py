@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 
-import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
@@ -26,8 +25,8 @@ from evaluation.scores import describe_weights
 from models.load import open_network
 from utils.errors import UserError, WriteError, run_command
 from utils.files import writing
-from utils.image import Pixels, hstack, read_photograph, to_pixels, to_tensor, write_image
-from utils.inference import derain
+from utils.image import Pixels, hstack, read_photograph, write_image
+from utils.inference import derain_pixels
 from utils.outputs import plan_outputs, strip_of
 from utils.runtime import (
     choose_device,
@@ -136,9 +135,9 @@ def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels, str], P
     precision = choose_precision(settings.machine.precision, device)
 
     def change(rainy: Pixels, name: str) -> Pixels:
-        image = to_tensor(rainy).to(device)
-        derained = derain(network, image, settings.tile, precision, name, settings.ensemble)
-        return np.concatenate([to_pixels(derained, rainy.dtype.type), rainy[..., 3:]], axis=2)
+        return derain_pixels(
+            network, rainy, device, settings.tile, precision, name, settings.ensemble
+        )
 
     return change
 

@@ -82,15 +82,12 @@ def test_a_run_writes_all_its_files(tiny: Config, capsys: pytest.CaptureFixture[
     )
 
 
-def test_resume_is_bit_exact(tiny: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_is_bit_exact(tiny: Config, tmp_path: Path) -> None:
     train(tiny)
 
     broken = replace(tiny, run=tmp_path / "broken")
-    stop_after(4, monkeypatch)
-    with pytest.raises(pytest.fail.Exception):
-        train(broken)
+    train_until(broken, 4)
     assert not (tmp_path / "broken" / "scores.csv").exists()
-    monkeypatch.undo()
     train(broken)
 
     assert_identical(weights_of(tiny), weights_of(broken))
@@ -119,8 +116,8 @@ def muon(tiny: Config, rain100_folder: Path) -> Config:
     return replace(tiny, data=data, training=recipe)
 
 
-def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make training fail right after the state of this step is saved."""
+def train_until(config: Config, step: int) -> None:
+    """Train, and fail right after the state of this step is saved."""
     save = training.run.save_state
 
     def save_and_stop(run: Run, done: int) -> None:
@@ -128,44 +125,34 @@ def stop_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
         if done == step:
             pytest.fail("interrupted")
 
-    monkeypatch.setattr(script, "save_state", save_and_stop)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "save_state", save_and_stop)
+        with pytest.raises(pytest.fail.Exception):
+            train(config)
 
 
-def test_muon_and_exchange_resume_bit_exact(
-    muon: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_muon_and_exchange_resume_bit_exact(muon: Config, tmp_path: Path) -> None:
     train(muon)
     broken = replace(muon, run=tmp_path / "broken")
-    stop_after(5, monkeypatch)
-    with pytest.raises(pytest.fail.Exception):
-        train(broken)
-    monkeypatch.undo()
+    train_until(broken, 5)
     train(replace(broken, machine=replace(broken.machine, threads=1), workers=1))
     assert_identical(weights_of(muon), weights_of(broken))
     assert log_of(muon, "step") == log_of(broken, "step")
     assert log_of(muon, "step")[0]["1-ssim+l1"] > 0
 
 
-def test_length_can_change_before_the_cooldown(
-    muon: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_length_can_change_before_the_cooldown(muon: Config, tmp_path: Path) -> None:
     train(muon)  # 12 steps, constant learning rate up to step 6
     longer = with_training(replace(muon, run=tmp_path / "longer"), steps=1000)
-    stop_after(6, monkeypatch)
-    with pytest.raises(pytest.fail.Exception):
-        train(longer)
-    monkeypatch.undo()
+    train_until(longer, 6)
     cooled = with_training(longer, steps=12)
     train(cooled)
     assert_identical(weights_of(muon), weights_of(cooled))
 
     with pytest.raises(UserError, match=r"other settings \(training.steps 12, now 1000\)"):
         train(longer)  # its cooldown is over
-    stop_after(8, monkeypatch)
     late = with_training(replace(longer, run=tmp_path / "late"), steps=1000)
-    with pytest.raises(pytest.fail.Exception):
-        train(late)
-    monkeypatch.undo()
+    train_until(late, 8)
     with pytest.raises(UserError, match=r"other settings \(training.steps 1000, now 12\)"):
         train(with_training(late, steps=12))  # step 7 would have had a lower rate
     with pytest.raises(UserError, match=r"other settings \(training.lr 0.002, now 0.003\)"):
@@ -236,14 +223,11 @@ def test_two_runs_in_one_folder(tiny: Config) -> None:
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped"])
 def test_a_damaged_state_is_refused_and_the_one_before_offered(
-    tiny: Config, tmp_path: Path, damage: str, monkeypatch: pytest.MonkeyPatch
+    tiny: Config, tmp_path: Path, damage: str
 ) -> None:
     train(tiny)
     broken = replace(tiny, run=tmp_path / "broken")
-    stop_after(4, monkeypatch)
-    with pytest.raises(pytest.fail.Exception):
-        train(broken)
-    monkeypatch.undo()
+    train_until(broken, 4)
     latest = tmp_path / "broken" / "latest.pt"
     content = bytearray(latest.read_bytes())
     if damage == "truncated":

@@ -23,14 +23,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from config import CONFIGS, default_weights, shipped_weights
 from config.cli import tool_options
 from models.load import open_network
 from utils.errors import UserError, run_command
-from utils.image import read_photograph, to_pixels, to_tensor, write_image
-from utils.inference import derain
+from utils.image import read_photograph, write_image
+from utils.inference import derain_pixels
 from utils.runtime import choose_device, keep_freed_memory
 
 LARGEST = "200mb"  # of an upload
@@ -71,9 +69,8 @@ def derain_file(source: Path, weights: Path, folder: Path, device: str = "auto")
     place = choose_device(device)
     network = open_network(weights, place)
     start = time.perf_counter()
-    derained = derain(network, to_tensor(rainy).to(place)).cpu()
+    pixels = derain_pixels(network, rainy, place)
     seconds = time.perf_counter() - start
-    pixels = np.concatenate([to_pixels(derained, rainy.dtype.type), rainy[..., 3:]], axis=2)
     result = Result(
         folder / f"{source.stem}.png",
         folder / f"{source.stem}-derained.png",

@@ -6,11 +6,13 @@ import time
 from inspect import signature
 from itertools import product
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.image import Pixels, to_pixels, to_tensor
 from utils.runtime import autocast, free_memory, synchronize
 
 MAX_UNTILED = 1_000_000  # pixels
@@ -76,6 +78,31 @@ def derain(
                 "free some memory or change --device"
             )
         tile = max(min(tile, max(h, w)) // 2 // ALIGNMENT * ALIGNMENT, 2 * OVERLAP)
+
+
+def derain_pixels(
+    network: nn.Module,
+    rainy: Pixels,
+    device: torch.device,
+    tile: int = 0,
+    precision: torch.dtype = torch.float32,
+    name: str = "",
+    ensemble: bool = False,
+) -> Pixels:
+    """Remove the rain from pixels; keep their size, bit depth and alpha.
+
+    Args:
+        network: on `device`.
+        rainy: [H, W, 3], or [H, W, 4] with alpha; RGB; uint8 or uint16. The result is of this kind.
+        device: where to compute.
+        tile: see `derain`; so are the others.
+        precision: dtype of the convolutions.
+        name: of the progress bar.
+        ensemble: average over the mirror image.
+    """
+    image = to_tensor(rainy).to(device)
+    derained = to_pixels(derain(network, image, tile, precision, name, ensemble), rainy.dtype.type)
+    return np.concatenate([derained, rainy[..., 3:]], axis=2)
 
 
 def bytes_per_pixel(network: nn.Module) -> int:
