@@ -274,7 +274,10 @@ class Training:
     clip: float | None = 1.0
     """Maximum norm of the whole gradient; None disables clipping, as in the released code."""
     validation: int = 0
-    """Training pairs used for validation, to select best.pt; 0 keeps the last weights."""
+    """Training pairs used for validation, to select best.pt; 0 keeps the last weights.
+
+    As many layers of every `--layers` folder are held out, too, and added to their scenes.
+    """
     seed: int = 66
     """Seed of the initial weights and the patches."""
 

@@ -7,7 +7,7 @@ from data.camera import Camera
 from data.layouts import FolderPairs, find_pairs
 from data.pairs import Pairs
 from data.patches import Patches
-from data.rain_layers import RainExchange, extract_layers, open_clean, open_layers
+from data.rain_layers import RainExchange, extract_layers, hold_out, open_clean, open_layers
 from data.synthetic import SyntheticPairs
 from utils.errors import UserError
 
@@ -39,6 +39,8 @@ def open_training(config: Config) -> TrainingData:
     """Open the patches, validation pairs and test pairs of a training run.
 
     Images in `--clean` that equal the ground truth of a validation or test pair are excluded.
+    `--validation N` also holds out N layers of every `--layers` folder. They become further
+    validation pairs, over the scenes of the first ones.
 
     Raises:
         UserError: the data cannot be read or does not fit the recipe.
@@ -62,7 +64,12 @@ def open_training(config: Config) -> TrainingData:
     clean_scenes = [image for image in images if image.tobytes() not in scored]
     sources = []
     if recipe.exchange:
-        sources = [extract_layers(pairs), *(open_layers(folder) for folder in layers)]
+        sources = [extract_layers(pairs)]
+        scenes, validation = validation, list(validation)
+        for folder in layers:
+            source, held = hold_out(open_layers(folder), recipe.validation, folder.name, scenes)
+            sources.append(source)
+            validation += held
     patches = Patches(
         pairs,
         recipe.patch_size,

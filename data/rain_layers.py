@@ -122,6 +122,40 @@ def exchange_rain(
     return add_rain(clean, RAINS[("light", "heavy")[random.integers(2)]], random)
 
 
+def hold_out(
+    source: LayerSource, count: int, name: str, scenes: Pairs
+) -> tuple[LayerSource, list[Pair]]:
+    """Separate the first `count` layers and add them to scenes, for validation.
+
+    Args:
+        source: layers of one source.
+        count: number of layers that training must not see.
+        name: of the source; the pairs are named after it and after their scene.
+        scenes: pairs whose clean images get the rain. Layer and scene are cropped to a common size.
+
+    Returns:
+        The other layers, and one pair per scene.
+
+    Raises:
+        UserError: no layer would be left.
+    """
+    if count >= len(source.images):
+        raise UserError(
+            f"--validation must be below the number of layers in {name}, {len(source.images)}, "
+            f"got {count}"
+        )
+    held = source._replace(images=source.images[:count])
+    pairs = []
+    for index, scene in enumerate(scenes):
+        height, width, _ = np.min(
+            [scene.clean.shape, *((*x.shape, 3) for x in held.images)], axis=0
+        )
+        clean = scene.clean[:height, :width]
+        layer = _draw_layer(held, height, width, np.random.default_rng(index))
+        pairs.append(Pair(f"{name}-{scene.name}", _add(clean, layer), clean))
+    return source._replace(images=source.images[count:]), pairs
+
+
 def _draw_layer(
     source: LayerSource, height: int, width: int, random: np.random.Generator
 ) -> np.ndarray:

@@ -247,11 +247,20 @@ def test_folders_of_clean_images_and_layers(folders: Folders, picture: Picture) 
 def test_scored_scenes_are_excluded_from_training(folders: Folders, picture: Picture) -> None:
     recipe = Training(patch_size=16, exchange=0.5, validation=1)
     patches, validation, test = open_training(Config("mine", folders, training=recipe))
-    assert (len(patches.pairs), len(validation), len(test)) == (2, 1, 2)
+    assert (len(patches.pairs), len(test)) == (2, 2)
     for image, seed in zip(patches.clean_scenes, (20, 21), strict=True):
         assert np.array_equal(image, picture(seed=seed))
     assert [source.rendered for source in patches.exchange.sources] == [False, True, False]
-    assert len(patches.exchange.sources[0].images) == 2  # without the layer of the validation pair
+    # Each source loses one layer: that of the validation pair, and one per folder.
+    assert [len(source.images) for source in patches.exchange.sources] == [2, 1, 1]
+    assert [pair.name for pair in validation] == ["rain-0", "layers-rain-0", "test-rain-0"]
+    assert np.array_equal(patches.exchange.sources[1].images[0], layer_of(1))
+    scene, layer = picture(seed=0), rain_layer(additive_pairs(picture, 5)[3])
+    assert layer is not None
+    assert all(np.array_equal(pair.clean, scene) for pair in validation)
+    assert rain_layer(validation[1]) is not None
+    mirrored = layer[:, ::-1]
+    assert any(np.array_equal(validation[2].rainy, rained(scene, x)) for x in (layer, mirrored))
 
 
 def test_exchange_errors(folders: Folders) -> None:
@@ -261,6 +270,11 @@ def test_exchange_errors(folders: Folders) -> None:
 
     refuse("--clean images have no rain: set --exchange or --modelled")
     refuse("--layers needs --exchange", modelled=0.5)
+    refuse(
+        "--validation must be below the number of layers in layers, 2, got 2",
+        exchange=0.5,
+        validation=2,
+    )
     write_image(folders.layers[0] / "small.png", np.zeros((8, 8, 3), np.uint8))
     refuse(r"patches of 16x16 do not fit a rain layer \(8x8 pixels\)", exchange=0.5)
     write_image(folders.layers[0] / "small.png", np.zeros((19, 24, 3), np.uint8))
