@@ -27,7 +27,7 @@ from utils.errors import UserError, WriteError, run_command
 from utils.files import writing
 from utils.image import Pixels, hstack, read_photograph, write_image
 from utils.inference import derain_pixels
-from utils.outputs import plan_outputs, strip_of
+from utils.outputs import has_result, plan_outputs, strip_of
 from utils.runtime import (
     choose_device,
     choose_precision,
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
     targets = plan_outputs(settings.inputs, settings.output, settings.format, settings.recursive)
     if settings.skip_existing:
         total = len(targets)
-        targets = {source: target for source, target in targets.items() if not target.exists()}
+        targets = {s: t for s, t in targets.items() if not has_result(s, t)}
         print(f"{total - len(targets)} of {total} exist in {settings.output}/")
         if not targets:
             return

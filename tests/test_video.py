@@ -23,6 +23,7 @@ from utils import checkpoint
 from utils.errors import UserError
 from utils.image import Pixels, hstack, to_pixels, to_tensor
 from utils.inference import derain
+from utils.outputs import has_result
 from utils.video import Frames, video_writer
 
 MILLISECONDS = Fraction(1, 1000)
@@ -125,7 +126,9 @@ def test_time_stamps_and_sound_are_kept(
 ) -> None:
     source, target = tmp_path / name, tmp_path / "out" / "clip.mp4"
     film(source, times, video=video, sound=sound)
+    assert not has_result(source, target)
     frames = keep(source, target)
+    assert has_result(source, target)
     target = target.with_suffix(suffix)
     assert [file.name for file in target.parent.iterdir()] == [target.name]
     assert [round(1000 * frame.time) for frame in decode(target)] == list(times)
@@ -388,6 +391,7 @@ def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is the input, which is never overwritten"):
         keep(tmp_path / "clip.mov", tmp_path / "clip.mp4")
     assert (tmp_path / "clip.mov").read_bytes() == before
+    assert not has_result(tmp_path / "clip.mov", tmp_path / "clip.mp4")
 
 
 def test_frames_are_not_kept_in_memory(tmp_path: Path) -> None:

@@ -56,6 +56,14 @@ def plan_outputs(
     return targets
 
 
+def has_result(source: Path, target: Path) -> bool:
+    """Whether the output of a source exists; that of a video may have become a .mov."""
+    if target.exists() or not is_video(source):
+        return target.exists()
+    other = target.with_suffix(".mov")  # see `utils.video.video_writer`
+    return other.exists() and not other.samefile(source)
+
+
 def strip_of(target: Path) -> Path:
     """Path of the strip that shows an output beside its input."""
     return target.parent / "strips" / target.name
