@@ -1,7 +1,8 @@
-"""Convert a released checkpoint to a weights file of this code, or back.
+r"""Convert a released checkpoint to a weights file of this code, or back.
 
     python -m tools.convert_checkpoint latest_net jdnet-rain100h.safetensors
-    python -m tools.convert_checkpoint net_latest.pth prenet.pt --set stages=4 recurrence_last=true
+    python -m tools.convert_checkpoint PReNet1.pth real.pt --set stages=4 recurrence_last=true \
+        global_residual=false
     python -m tools.convert_checkpoint --back runs/rain100h/best.pt latest_net
 
 Supports JDNet, DCSFN, DANet, the PReNet family and RESCAN, and recognizes them by their keys. The
