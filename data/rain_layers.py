@@ -147,9 +147,7 @@ def hold_out(
     held = source._replace(images=source.images[:count])
     pairs = []
     for index, scene in enumerate(scenes):
-        height, width, _ = np.min(
-            [scene.clean.shape, *((*x.shape, 3) for x in held.images)], axis=0
-        )
+        height, width = np.min([scene.clean.shape[:2], *(x.shape for x in held.images)], axis=0)
         clean = scene.clean[:height, :width]
         layer = _draw_layer(held, height, width, np.random.default_rng(index))
         pairs.append(Pair(f"{name}-{scene.name}", _add(clean, layer), clean))

@@ -58,10 +58,10 @@ def plan_outputs(
 
 def has_result(source: Path, target: Path) -> bool:
     """Whether the output of a source exists; that of a video may have become a .mov."""
-    if target.exists() or not is_video(source):
-        return target.exists()
+    if target.exists():
+        return True
     other = target.with_suffix(".mov")  # see `utils.video.video_writer`
-    return other.exists() and not other.samefile(source)
+    return is_video(source) and other.exists() and not other.samefile(source)
 
 
 def strip_of(target: Path) -> Path:
