@@ -28,7 +28,9 @@ CONFIG = Config(
         clean=(Path("datasets/clean"),),
         layers=(Path("datasets/RainTrainH"), Path("datasets/streaks")),
     ),
-    training=replace(RECIPE, exchange=0.7, modelled=0.2, blur=1.0, veil=0.2, noise=4.0, jpeg=40),
+    training=replace(
+        RECIPE, exchange=0.7, vary_layers=2.5, modelled=0.2, blur=1.0, veil=0.2, noise=4.0, jpeg=40
+    ),
 )
 
 DATASET = Dataset(CONFIG, weights="jdnet-small-real.safetensors")

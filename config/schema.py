@@ -241,6 +241,8 @@ class Training:
     """flip: mirror; eight: also rotate by 90 degrees; jitter: scale, mirror and rotate (DCSFN)."""
     exchange: float = 0.0
     """Fraction of patches with the rain layer of a random pair or of --layers."""
+    vary_layers: float = 1.0
+    """Vary exchanged layers in size and brightness by up to this factor, and in angle."""
     modelled: float = 0.0
     """Fraction of patches with modelled rain, light and heavy equally often."""
     blur: float = 0.0
@@ -291,6 +293,10 @@ class Training:
             self.exchange + self.modelled <= 1,
             f"--exchange and --modelled must sum to at most 1, got {self.exchange:g} and "
             f"{self.modelled:g}",
+        )
+        _require(
+            1 <= self.vary_layers <= 4,
+            f"--vary-layers must be from 1 to 4, got {self.vary_layers:g}",
         )
         _require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
         _require(self.jpeg <= 100, f"--jpeg must be at most 100, got {self.jpeg}")

@@ -67,7 +67,9 @@ def open_training(config: Config) -> TrainingData:
         sources = [extract_layers(pairs)]
         scenes, validation = validation, list(validation)
         for folder in layers:
-            source, held = hold_out(open_layers(folder), recipe.validation, folder.name, scenes)
+            source, held = hold_out(
+                open_layers(folder), recipe.validation, folder.name, scenes, recipe.vary_layers
+            )
             sources.append(source)
             validation += held
     patches = Patches(
@@ -76,7 +78,7 @@ def open_training(config: Config) -> TrainingData:
         recipe.seed,
         recipe.augment,
         clean_scenes,
-        RainExchange(sources, recipe.exchange, recipe.modelled),
+        RainExchange(sources, recipe.exchange, recipe.modelled, recipe.vary_layers),
         Camera(recipe.blur, recipe.veil, recipe.noise, recipe.jpeg),
     )
     return TrainingData(patches, validation, test)

@@ -47,7 +47,7 @@ class Patches(Dataset[PatchPair]):
         camera: degradations of both images of every patch.
 
     Raises:
-        UserError: a patch is larger than an image or a rain layer.
+        UserError: a patch is larger than an image.
     """
 
     def __init__(
@@ -61,15 +61,12 @@ class Patches(Dataset[PatchPair]):
         camera: Camera | None = None,
     ) -> None:
         exchange, camera = exchange or RainExchange(), camera or Camera()
-        needed = [(size, pair.name, pair.clean.shape) for pair in pairs]
-        needed += [(size, "a clean image", image.shape) for image in clean_scenes]
-        largest = size + size // 4 if augment == "jitter" else size
-        layers = [image for source in exchange.sources for image in source.images]
-        needed += [(largest, "a rain layer", layer.shape) for layer in layers]
-        for side, name, (h, w, *_) in needed:
-            if min(h, w) < side:
+        needed = [(pair.name, pair.clean.shape) for pair in pairs]
+        needed += [("a clean image", image.shape) for image in clean_scenes]
+        for name, (h, w, *_) in needed:
+            if min(h, w) < size:
                 raise UserError(
-                    f"patches of {side}x{side} do not fit {name} ({w}x{h} pixels): "
+                    f"patches of {size}x{size} do not fit {name} ({w}x{h} pixels): "
                     "lower --patch-size or remove the image"
                 )
         self.pairs, self.size, self.seed, self.augment = pairs, size, seed, augment

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 
 from data.layouts import FolderPairs, find_pairs, find_rainy, read_rgb
@@ -17,8 +18,8 @@ from data.synthetic import RAINS, add_rain
 from utils.errors import UserError
 from utils.image import Pixels, list_images
 
-GAIN_RANGE = (0.5, 2.0)  # random factor on a rendered layer
-MAX_LAYERS = 3  # rendered layers that are summed
+MAX_DEPTHS = 6  # crops of a rendered layer that are summed
+MAX_TURN = 15.0  # maximum rotation of a varied layer, degrees
 GREY_TOLERANCE = 2  # maximum difference between the channels of a rendered layer, in levels
 
 
@@ -26,7 +27,7 @@ class LayerSource(NamedTuple):
     """Rain layers from one source, uint8 [H, W] each, 0 where there is no rain."""
 
     images: Sequence[Pixels]
-    rendered: bool = False  # rendered on black: randomly scaled, and one to MAX_LAYERS are summed
+    rendered: bool = False  # rendered on black: one to MAX_DEPTHS crops of a layer are summed
 
 
 class RainExchange(NamedTuple):
@@ -38,6 +39,7 @@ class RainExchange(NamedTuple):
     sources: Sequence[LayerSource] = ()
     exchanged: float = 0.0  # fraction of patches with a layer from `sources`
     modelled: float = 0.0  # fraction of patches with modelled rain
+    vary: float = 1.0  # layers vary in size and brightness by up to this factor; 1 disables it
 
 
 def rain_layer(pair: Pair) -> Pixels | None:
@@ -118,12 +120,13 @@ def exchange_rain(
         return rainy
     if exchange.sources and drawn >= exchange.modelled:
         source = exchange.sources[int(random.integers(len(exchange.sources)))]
-        return _add(clean, _draw_layer(source, clean.shape[0], clean.shape[1], random))
+        height, width = clean.shape[:2]
+        return _add(clean, _draw_rain(source, height, width, exchange.vary, random))
     return add_rain(clean, RAINS[("light", "heavy")[random.integers(2)]], random)
 
 
 def hold_out(
-    source: LayerSource, count: int, name: str, scenes: Pairs
+    source: LayerSource, count: int, name: str, scenes: Pairs, vary: float = 1.0
 ) -> tuple[LayerSource, list[Pair]]:
     """Separate the first `count` layers and add them to scenes, for validation.
 
@@ -131,7 +134,8 @@ def hold_out(
         source: layers of one source.
         count: number of layers that training must not see.
         name: of the source; the pairs are named after it and after their scene.
-        scenes: pairs whose clean images get the rain. Layer and scene are cropped to a common size.
+        scenes: pairs whose clean images get the rain.
+        vary: as in `RainExchange`, for a rendered source. Other layers stay as they are.
 
     Returns:
         The other layers, and one pair per scene.
@@ -147,26 +151,52 @@ def hold_out(
     held = source._replace(images=source.images[:count])
     pairs = []
     for index, scene in enumerate(scenes):
-        height, width = np.min([scene.clean.shape[:2], *(x.shape for x in held.images)], axis=0)
-        clean = scene.clean[:height, :width]
-        layer = _draw_layer(held, height, width, np.random.default_rng(index))
-        pairs.append(Pair(f"{name}-{scene.name}", _add(clean, layer), clean))
+        height, width = scene.clean.shape[:2]
+        random = np.random.default_rng(index)
+        rain = _draw_rain(held, height, width, vary if source.rendered else 1.0, random)
+        pairs.append(Pair(f"{name}-{scene.name}", _add(scene.clean, rain), scene.clean))
     return source._replace(images=source.images[count:]), pairs
 
 
-def _draw_layer(
-    source: LayerSource, height: int, width: int, random: np.random.Generator
+def _draw_rain(
+    source: LayerSource, height: int, width: int, vary: float, random: np.random.Generator
 ) -> np.ndarray:
-    """A random crop of rain [height, width], mirrored with probability 0.5."""
-    total = np.zeros((height, width))
-    for _ in range(int(random.integers(1, MAX_LAYERS, endpoint=True)) if source.rendered else 1):
-        layer = source.images[int(random.integers(len(source.images)))]
-        top = random.integers(0, layer.shape[0] - height, endpoint=True)
-        left = random.integers(0, layer.shape[1] - width, endpoint=True)
-        piece = layer[top : top + height, left : left + width]
-        gain = np.exp(random.uniform(*np.log(GAIN_RANGE))) if source.rendered else 1.0
-        total += gain * (piece[:, ::-1] if random.integers(2) else piece)
-    return total
+    """Rain [height, width] from one layer, mirrored with probability 0.5.
+
+    A rendered layer shows drops at one distance. Crops of it in several sizes add up to rain of one
+    direction at several distances.
+    """
+    layer = source.images[int(random.integers(len(source.images)))]
+    crops = int(random.integers(1, MAX_DEPTHS, endpoint=True)) if source.rendered else 1
+    angle = 0.0 if vary == 1 else random.uniform(-MAX_TURN, MAX_TURN)
+    rain = np.sum(
+        [_draw_crop(layer, height, width, vary, angle, random) for _ in range(crops)], axis=0
+    )
+    return np.asarray(rain[:, ::-1] if random.integers(2) else rain)
+
+
+def _draw_crop(
+    layer: Pixels, height: int, width: int, vary: float, angle: float, random: np.random.Generator
+) -> np.ndarray:
+    """A random crop of a layer [height, width], varied in size and brightness, and rotated."""
+    if vary == 1:
+        return _crop(layer, height, width, random)
+    size, gain = np.exp(random.uniform(-np.log(vary), np.log(vary), 2))
+    h, w = int(np.ceil(height / size)), int(np.ceil(width / size))
+    side = int(np.ceil(np.hypot(h, w)))  # of a square that covers the crop at every angle
+    square = _crop(layer, side, side, random).astype(np.float32)
+    turn = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
+    turn[:, 2] -= (side - w) / 2, (side - h) / 2
+    turned = cv2.warpAffine(square, turn, (w, h), borderMode=cv2.BORDER_REPLICATE)
+    return gain * cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _crop(layer: Pixels, height: int, width: int, random: np.random.Generator) -> np.ndarray:
+    """A random crop of a layer [height, width]. A layer that is too small is repeated."""
+    top = random.integers(0, max(0, layer.shape[0] - height), endpoint=True)
+    left = random.integers(0, max(0, layer.shape[1] - width), endpoint=True)
+    rows, columns = np.arange(top, top + height), np.arange(left, left + width)
+    return layer.take(rows, 0, mode="wrap").take(columns, 1, mode="wrap")
 
 
 def _add(clean: Pixels, layer: np.ndarray) -> Pixels:

@@ -13,8 +13,8 @@ from data import Pair, Patches, SyntheticPairs
 from data.camera import Camera, photograph
 from data.open import open_training
 from data.rain_layers import (
-    GAIN_RANGE,
-    MAX_LAYERS,
+    MAX_DEPTHS,
+    MAX_TURN,
     LayerSource,
     RainExchange,
     exchange_rain,
@@ -125,15 +125,50 @@ def test_fractions_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
     assert kinds["modelled"] == pytest.approx(120, abs=40)
 
 
-def test_rendered_layers_are_scaled_and_added() -> None:
-    layer, clean = np.full((8, 8), 10, np.uint8), np.zeros((8, 8, 3), np.uint8)
-    exchange = RainExchange([LayerSource([layer], rendered=True)], exchanged=1)
-    levels = [
-        exchange_rain(None, clean, exchange, np.random.default_rng(seed)).max()
+def drawn(layer: Pixels, side: int, vary: float = 1.0, rendered: bool = False) -> list[np.ndarray]:
+    """The rain of 300 black patches."""
+    clean = np.zeros((side, side, 3), np.uint8)
+    exchange = RainExchange([LayerSource([layer], rendered)], exchanged=1, vary=vary)
+    return [
+        exchange_rain(None, clean, exchange, np.random.default_rng(seed))[..., 0].astype(float)
         for seed in range(300)
     ]
-    assert 10 * GAIN_RANGE[0] <= min(levels) < 7
-    assert 35 < max(levels) <= 10 * GAIN_RANGE[1] * MAX_LAYERS
+
+
+def test_crops_of_rendered_layers_are_added() -> None:
+    levels = {rain.max() for rain in drawn(np.full((8, 8), 10, np.uint8), 8, rendered=True)}
+    assert levels == {10.0 * count for count in range(1, MAX_DEPTHS + 1)}
+
+
+def test_layers_vary_in_brightness() -> None:
+    levels = [rain.max() for rain in drawn(np.full((40, 40), 100, np.uint8), 8, vary=2)]
+    assert min(levels) == pytest.approx(50, abs=2)
+    assert max(levels) == pytest.approx(200, abs=4)
+    assert np.median(levels) == pytest.approx(100, abs=12)
+
+
+def test_layers_vary_in_size_and_angle() -> None:
+    wave = np.rint(50 + 50 * np.cos(2 * np.pi * np.arange(96) / 16))
+    stripes = np.tile(wave.astype(np.uint8), (96, 1))  # upright, 16 pixels apart
+    distances, angles = [], []
+    for rain in drawn(stripes, 96, vary=2):
+        spectrum = np.abs(np.fft.rfft2(rain - rain.mean()))
+        spectrum[:, :2] = 0
+        v, u = np.unravel_index(spectrum[:, :20].argmax(), (96, 20))
+        v = v - 96 if v > 48 else v
+        distances.append(96 / np.hypot(u, v))
+        angles.append(np.degrees(np.arctan2(v, u)))
+    assert 7 < min(distances) < 9
+    assert 25 < max(distances) < 36
+    assert np.abs(angles).max() == pytest.approx(MAX_TURN, abs=4)
+    assert np.mean(angles) == pytest.approx(0, abs=1.5)
+
+
+def test_small_layers_are_repeated() -> None:
+    layer = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
+    tiled = np.tile(layer, (3, 3))
+    for rain in drawn(layer, 8):
+        assert where(tiled, rain)
 
 
 def test_clean_scenes_get_rain(picture: Picture) -> None:
@@ -275,9 +310,3 @@ def test_exchange_errors(folders: Folders) -> None:
         exchange=0.5,
         validation=2,
     )
-    write_image(folders.layers[0] / "small.png", np.zeros((8, 8, 3), np.uint8))
-    refuse(r"patches of 16x16 do not fit a rain layer \(8x8 pixels\)", exchange=0.5)
-    write_image(folders.layers[0] / "small.png", np.zeros((19, 24, 3), np.uint8))
-    recipe = Training(patch_size=16, exchange=0.5, augment="jitter")  # crops up to 20 pixels
-    with pytest.raises(UserError, match=r"patches of 20x20 do not fit a rain layer \(24x19 pix"):
-        open_training(Config("mine", folders, training=recipe))
