@@ -186,9 +186,10 @@ def _draw_crop(
     side = int(np.ceil(np.hypot(h, w)))  # of a square that covers the crop at every angle
     square = _crop(layer, side, side, random).astype(np.float32)
     turn = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
-    turn[:, 2] -= (side - w) / 2, (side - h) / 2
+    turn[:, 2] -= np.array([side - w, side - h]) / 2
     turned = cv2.warpAffine(square, turn, (w, h), borderMode=cv2.BORDER_REPLICATE)
-    return gain * cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA)
+    resized = cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA)
+    return np.asarray(gain * resized)
 
 
 def _crop(layer: Pixels, height: int, width: int, random: np.random.Generator) -> np.ndarray:
@@ -196,7 +197,7 @@ def _crop(layer: Pixels, height: int, width: int, random: np.random.Generator) -
     top = random.integers(0, max(0, layer.shape[0] - height), endpoint=True)
     left = random.integers(0, max(0, layer.shape[1] - width), endpoint=True)
     rows, columns = np.arange(top, top + height), np.arange(left, left + width)
-    return layer.take(rows, 0, mode="wrap").take(columns, 1, mode="wrap")
+    return np.asarray(layer.take(rows, 0, mode="wrap").take(columns, 1, mode="wrap"))
 
 
 def _add(clean: Pixels, layer: np.ndarray) -> Pixels:
