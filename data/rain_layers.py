@@ -185,8 +185,8 @@ def _draw_crop(
     h, w = int(np.ceil(height / size)), int(np.ceil(width / size))
     side = int(np.ceil(np.hypot(h, w)))  # of a square that covers the crop at every angle
     square = _crop(layer, side, side, random).astype(np.float32)
-    turn = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
-    turn[:, 2] -= np.array([side - w, side - h]) / 2
+    turn: np.ndarray = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
+    turn[:, 2] -= (side - w) / 2, (side - h) / 2
     turned = cv2.warpAffine(square, turn, (w, h), borderMode=cv2.BORDER_REPLICATE)
     resized = cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(gain * resized)

@@ -278,10 +278,13 @@ def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixt
     assert exported.metadata["score"]["y"]["psnr"] == pytest.approx(scores.mean("y", "psnr"))
     assert str(tmp_path) not in json.dumps(exported.metadata)
     assert hashlib.sha256(target.read_bytes()).hexdigest() in capsys.readouterr().out
+    assert exported.metadata["validation_psnr_y"] is None
     metadata = json.loads(json.dumps(own.metadata))
+    metadata["config"]["training"]["validation"] = 2
     metadata["config"]["data"] |= {"clean": [str(tmp_path / "bsds")], "train_folder": str(tmp_path)}
     about = export_weights.about(metadata, {"pairs": 2, "mean": {}})
     assert about["data"]["clean"] == ["bsds"]
+    assert about["validation_psnr_y"] == own.metadata["validation_psnr_y"]
     assert str(tmp_path) not in json.dumps(about)
     with pytest.raises(UserError, match=r"expected NAME\.safetensors"):
         export_weights.main([str(tiny.run), str(tmp_path / "x.pt")])

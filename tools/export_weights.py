@@ -43,6 +43,10 @@ def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
         "training": config["training"],
         "precision": config["machine"]["precision"],
         "steps": metadata["step"],
+        # Without validation, the value in `metadata` is of a few test pairs.
+        "validation_psnr_y": (
+            metadata["validation_psnr_y"] if config["training"]["validation"] else None
+        ),
         "test_pairs": scores["pairs"],
         "score": {
             convention: {"psnr": mean["psnr"], "ssim": mean["ssim"]}
