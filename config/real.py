@@ -29,7 +29,15 @@ CONFIG = Config(
         layers=(Path("datasets/RainTrainH"), Path("datasets/streaks")),
     ),
     training=replace(
-        RECIPE, exchange=0.7, vary_layers=2.5, modelled=0.2, blur=1.0, veil=0.2, noise=4.0, jpeg=40
+        RECIPE,
+        exchange=0.7,
+        vary_layers=2.5,
+        turn_layers=30,
+        modelled=0.2,
+        blur=1.0,
+        veil=0.2,
+        noise=4.0,
+        jpeg=40,
     ),
 )
 

@@ -242,7 +242,9 @@ class Training:
     exchange: float = 0.0
     """Fraction of patches with the rain layer of a random pair or of --layers."""
     vary_layers: float = 1.0
-    """Vary exchanged layers in size and brightness by up to this factor, and in angle."""
+    """Vary exchanged layers in size and brightness by up to this factor."""
+    turn_layers: float = 0.0
+    """Rotate exchanged layers by up to this angle in degrees."""
     modelled: float = 0.0
     """Fraction of patches with modelled rain, light and heavy equally often."""
     blur: float = 0.0
@@ -288,7 +290,9 @@ class Training:
         _require_positive(self, "batch_size", "accumulate", "patch_size")
         _require_positive(self, "passes", "steps", "lr", "clip", "decay")
         _require_finite(self, "validation", "seed", "l1_weight", "weight_decay", "warmup")
-        _require_finite(self, "exchange", "modelled", "blur", "veil", "noise", "jpeg", "cooldown")
+        _require_finite(
+            self, "exchange", "modelled", "turn_layers", "blur", "veil", "noise", "jpeg", "cooldown"
+        )
         _require(
             self.exchange + self.modelled <= 1,
             f"--exchange and --modelled must sum to at most 1, got {self.exchange:g} and "
@@ -297,6 +301,9 @@ class Training:
         _require(
             1 <= self.vary_layers <= 4,
             f"--vary-layers must be from 1 to 4, got {self.vary_layers:g}",
+        )
+        _require(
+            self.turn_layers <= 180, f"--turn-layers must be at most 180, got {self.turn_layers:g}"
         )
         _require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
         _require(self.jpeg <= 100, f"--jpeg must be at most 100, got {self.jpeg}")

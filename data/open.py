@@ -7,7 +7,14 @@ from data.camera import Camera
 from data.layouts import FolderPairs, find_pairs
 from data.pairs import Pairs
 from data.patches import Patches
-from data.rain_layers import RainExchange, extract_layers, hold_out, open_clean, open_layers
+from data.rain_layers import (
+    RainExchange,
+    Variation,
+    extract_layers,
+    hold_out,
+    open_clean,
+    open_layers,
+)
 from data.synthetic import SyntheticPairs
 from utils.errors import UserError
 
@@ -62,13 +69,13 @@ def open_training(config: Config) -> TrainingData:
     scored = {pair.clean.tobytes() for pair in (*validation, *test)} if clean else set()
     images = [image for folder in clean for image in open_clean(folder)]
     clean_scenes = [image for image in images if image.tobytes() not in scored]
-    sources = []
+    sources, variation = [], Variation(recipe.vary_layers, recipe.turn_layers)
     if recipe.exchange:
         sources = [extract_layers(pairs)]
         scenes, validation = validation, list(validation)
         for folder in layers:
             source, held = hold_out(
-                open_layers(folder), recipe.validation, folder.name, scenes, recipe.vary_layers
+                open_layers(folder), recipe.validation, folder.name, scenes, variation
             )
             sources.append(source)
             validation += held
@@ -78,7 +85,7 @@ def open_training(config: Config) -> TrainingData:
         recipe.seed,
         recipe.augment,
         clean_scenes,
-        RainExchange(sources, recipe.exchange, recipe.modelled, recipe.vary_layers),
+        RainExchange(sources, recipe.exchange, recipe.modelled, variation),
         Camera(recipe.blur, recipe.veil, recipe.noise, recipe.jpeg),
     )
     return TrainingData(patches, validation, test)

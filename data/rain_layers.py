@@ -19,7 +19,6 @@ from utils.errors import UserError
 from utils.image import Pixels, list_images
 
 MAX_DEPTHS = 6  # crops of a rendered layer that are summed
-MAX_TURN = 15.0  # maximum rotation of a varied layer, degrees
 GREY_TOLERANCE = 2  # maximum difference between the channels of a rendered layer, in levels
 
 
@@ -28,6 +27,13 @@ class LayerSource(NamedTuple):
 
     images: Sequence[Pixels]
     rendered: bool = False  # rendered on black: one to MAX_DEPTHS crops of a layer are summed
+
+
+class Variation(NamedTuple):
+    """Random changes of every exchanged layer."""
+
+    factor: float = 1.0  # size and brightness change by up to this factor, at least 1
+    angle: float = 0.0  # maximum rotation, degrees
 
 
 class RainExchange(NamedTuple):
@@ -39,7 +45,7 @@ class RainExchange(NamedTuple):
     sources: Sequence[LayerSource] = ()
     exchanged: float = 0.0  # fraction of patches with a layer from `sources`
     modelled: float = 0.0  # fraction of patches with modelled rain
-    vary: float = 1.0  # layers vary in size and brightness by up to this factor; 1 disables it
+    variation: Variation = Variation()  # of the layers from `sources`
 
 
 def rain_layer(pair: Pair) -> Pixels | None:
@@ -121,12 +127,12 @@ def exchange_rain(
     if exchange.sources and drawn >= exchange.modelled:
         source = exchange.sources[int(random.integers(len(exchange.sources)))]
         height, width = clean.shape[:2]
-        return _add(clean, _draw_rain(source, height, width, exchange.vary, random))
+        return _add(clean, _draw_rain(source, height, width, exchange.variation, random))
     return add_rain(clean, RAINS[("light", "heavy")[random.integers(2)]], random)
 
 
 def hold_out(
-    source: LayerSource, count: int, name: str, scenes: Pairs, vary: float = 1.0
+    source: LayerSource, count: int, name: str, scenes: Pairs, variation: Variation
 ) -> tuple[LayerSource, list[Pair]]:
     """Separate the first `count` layers and add them to scenes, for validation.
 
@@ -135,7 +141,7 @@ def hold_out(
         count: number of layers that training must not see.
         name: of the source; the pairs are named after it and after their scene.
         scenes: pairs whose clean images get the rain.
-        vary: as in `RainExchange`, for a rendered source. Other layers stay as they are.
+        variation: of the layers of a rendered source. Other layers stay as they are.
 
     Returns:
         The other layers, and one pair per scene.
@@ -152,14 +158,18 @@ def hold_out(
     pairs = []
     for index, scene in enumerate(scenes):
         height, width = scene.clean.shape[:2]
-        random = np.random.default_rng(index)
-        rain = _draw_rain(held, height, width, vary if source.rendered else 1.0, random)
+        used = variation if source.rendered else Variation()
+        rain = _draw_rain(held, height, width, used, np.random.default_rng(index))
         pairs.append(Pair(f"{name}-{scene.name}", _add(scene.clean, rain), scene.clean))
     return source._replace(images=source.images[count:]), pairs
 
 
 def _draw_rain(
-    source: LayerSource, height: int, width: int, vary: float, random: np.random.Generator
+    source: LayerSource,
+    height: int,
+    width: int,
+    variation: Variation,
+    random: np.random.Generator,
 ) -> np.ndarray:
     """Rain [height, width] from one layer, mirrored with probability 0.5.
 
@@ -168,26 +178,27 @@ def _draw_rain(
     """
     layer = source.images[int(random.integers(len(source.images)))]
     crops = int(random.integers(1, MAX_DEPTHS, endpoint=True)) if source.rendered else 1
-    angle = 0.0 if vary == 1 else random.uniform(-MAX_TURN, MAX_TURN)
+    angle = random.uniform(-variation.angle, variation.angle) if variation.angle else 0.0
     rain = np.sum(
-        [_draw_crop(layer, height, width, vary, angle, random) for _ in range(crops)], axis=0
+        [_draw_crop(layer, height, width, variation.factor, angle, random) for _ in range(crops)],
+        axis=0,
     )
     return np.asarray(rain[:, ::-1] if random.integers(2) else rain)
 
 
 def _draw_crop(
-    layer: Pixels, height: int, width: int, vary: float, angle: float, random: np.random.Generator
+    layer: Pixels, height: int, width: int, factor: float, angle: float, random: np.random.Generator
 ) -> np.ndarray:
     """A random crop of a layer [height, width], varied in size and brightness, and rotated."""
-    if vary == 1:
+    if factor == 1 and not angle:
         return _crop(layer, height, width, random)
-    size, gain = np.exp(random.uniform(-np.log(vary), np.log(vary), 2))
+    size, gain = np.exp(random.uniform(-np.log(factor), np.log(factor), 2))
     h, w = int(np.ceil(height / size)), int(np.ceil(width / size))
     side = int(np.ceil(np.hypot(h, w)))  # of a square that covers the crop at every angle
     square = _crop(layer, side, side, random).astype(np.float32)
-    turn: np.ndarray = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
-    turn[:, 2] -= (side - w) / 2, (side - h) / 2
-    turned = cv2.warpAffine(square, turn, (w, h), borderMode=cv2.BORDER_REPLICATE)
+    rotation: np.ndarray = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
+    rotation[:, 2] -= (side - w) / 2, (side - h) / 2
+    turned = cv2.warpAffine(square, rotation, (w, h), borderMode=cv2.BORDER_REPLICATE)
     resized = cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA)
     return np.asarray(gain * resized)
 

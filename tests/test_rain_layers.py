@@ -14,9 +14,9 @@ from data.camera import Camera, photograph
 from data.open import open_training
 from data.rain_layers import (
     MAX_DEPTHS,
-    MAX_TURN,
     LayerSource,
     RainExchange,
+    Variation,
     exchange_rain,
     extract_layers,
     open_clean,
@@ -125,10 +125,14 @@ def test_fractions_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
     assert kinds["modelled"] == pytest.approx(120, abs=40)
 
 
-def drawn(layer: Pixels, side: int, vary: float = 1.0, rendered: bool = False) -> list[np.ndarray]:
+def drawn(
+    layer: Pixels, side: int, vary: float = 1.0, turn: float = 0.0, rendered: bool = False
+) -> list[np.ndarray]:
     """The rain of 300 black patches."""
     clean = np.zeros((side, side, 3), np.uint8)
-    exchange = RainExchange([LayerSource([layer], rendered)], exchanged=1, vary=vary)
+    exchange = RainExchange(
+        [LayerSource([layer], rendered)], exchanged=1, variation=Variation(vary, turn)
+    )
     return [
         exchange_rain(None, clean, exchange, np.random.default_rng(seed))[..., 0].astype(float)
         for seed in range(300)
@@ -151,7 +155,7 @@ def test_layers_vary_in_size_and_angle() -> None:
     wave = np.rint(50 + 50 * np.cos(2 * np.pi * np.arange(96) / 16))
     stripes = np.tile(wave.astype(np.uint8), (96, 1))  # upright, 16 pixels apart
     distances, angles = [], []
-    for rain in drawn(stripes, 96, vary=2):
+    for rain in drawn(stripes, 96, vary=2, turn=15):
         spectrum = np.abs(np.fft.rfft2(rain - rain.mean()))
         spectrum[:, :2] = 0
         v, u = np.unravel_index(spectrum[:, :20].argmax(), (96, 20))
@@ -160,7 +164,7 @@ def test_layers_vary_in_size_and_angle() -> None:
         angles.append(np.degrees(np.arctan2(v, u)))
     assert 7 < min(distances) < 9
     assert 25 < max(distances) < 36
-    assert np.abs(angles).max() == pytest.approx(MAX_TURN, abs=4)
+    assert np.abs(angles).max() == pytest.approx(15, abs=4)
     assert np.mean(angles) == pytest.approx(0, abs=1.5)
 
 
