@@ -241,10 +241,12 @@ class Training:
     """flip: mirror; eight: also rotate by 90 degrees; jitter: scale, mirror and rotate (DCSFN)."""
     exchange: float = 0.0
     """Fraction of patches with the rain layer of a random pair or of --layers."""
-    vary_layers: float = 1.0
-    """Vary exchanged layers in size and brightness by up to this factor."""
-    turn_layers: float = 0.0
-    """Rotate exchanged layers by up to this angle in degrees."""
+    layer_size: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest random factor on the size of an exchanged layer."""
+    layer_gain: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest random factor on the brightness of an exchanged layer."""
+    layer_angle: float = 0.0
+    """Maximum random rotation of an exchanged layer in degrees."""
     modelled: float = 0.0
     """Fraction of patches with modelled rain, light and heavy equally often."""
     blur: float = 0.0
@@ -291,19 +293,20 @@ class Training:
         _require_positive(self, "passes", "steps", "lr", "clip", "decay")
         _require_finite(self, "validation", "seed", "l1_weight", "weight_decay", "warmup")
         _require_finite(
-            self, "exchange", "modelled", "turn_layers", "blur", "veil", "noise", "jpeg", "cooldown"
+            self, "exchange", "modelled", "layer_angle", "blur", "veil", "noise", "jpeg", "cooldown"
         )
         _require(
             self.exchange + self.modelled <= 1,
             f"--exchange and --modelled must sum to at most 1, got {self.exchange:g} and "
             f"{self.modelled:g}",
         )
+        for flag, (low, high) in (("size", self.layer_size), ("gain", self.layer_gain)):
+            _require(
+                0.1 <= low <= high <= 10,
+                f"--layer-{flag} must be two ascending factors in [0.1, 10], got {low:g} {high:g}",
+            )
         _require(
-            1 <= self.vary_layers <= 4,
-            f"--vary-layers must be from 1 to 4, got {self.vary_layers:g}",
-        )
-        _require(
-            self.turn_layers <= 180, f"--turn-layers must be at most 180, got {self.turn_layers:g}"
+            self.layer_angle <= 180, f"--layer-angle must be at most 180, got {self.layer_angle:g}"
         )
         _require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
         _require(self.jpeg <= 100, f"--jpeg must be at most 100, got {self.jpeg}")

@@ -18,7 +18,7 @@ from data.synthetic import RAINS, add_rain
 from utils.errors import UserError
 from utils.image import Pixels, list_images
 
-MAX_DEPTHS = 6  # crops of a rendered layer that are summed
+MAX_CROPS = 6  # of a rendered layer, added up
 GREY_TOLERANCE = 2  # maximum difference between the channels of a rendered layer, in levels
 
 
@@ -26,13 +26,14 @@ class LayerSource(NamedTuple):
     """Rain layers from one source, uint8 [H, W] each, 0 where there is no rain."""
 
     images: Sequence[Pixels]
-    rendered: bool = False  # rendered on black: one to MAX_DEPTHS crops of a layer are summed
+    rendered: bool = False  # rendered on black: one to MAX_CROPS crops of a layer are added up
 
 
 class Variation(NamedTuple):
     """Random changes of every exchanged layer."""
 
-    factor: float = 1.0  # size and brightness change by up to this factor, at least 1
+    size: tuple[float, float] = (1.0, 1.0)  # range of the factor on width and height
+    gain: tuple[float, float] = (1.0, 1.0)  # range of the factor on the brightness
     angle: float = 0.0  # maximum rotation, degrees
 
 
@@ -173,34 +174,34 @@ def _draw_rain(
 ) -> np.ndarray:
     """Rain [height, width] from one layer, mirrored with probability 0.5.
 
-    A rendered layer shows drops at one distance. Crops of it in several sizes add up to rain of one
-    direction at several distances.
+    A rendered layer has few streaks. Several crops of it add up to denser rain of one direction.
     """
     layer = source.images[int(random.integers(len(source.images)))]
-    crops = int(random.integers(1, MAX_DEPTHS, endpoint=True)) if source.rendered else 1
-    angle = random.uniform(-variation.angle, variation.angle) if variation.angle else 0.0
-    rain = np.sum(
-        [_draw_crop(layer, height, width, variation.factor, angle, random) for _ in range(crops)],
-        axis=0,
-    )
+    crops = int(random.integers(1, MAX_CROPS, endpoint=True)) if source.rendered else 1
+    if variation == Variation():
+        size, gain, angle = 1.0, 1.0, 0.0
+    else:
+        size, gain = (np.exp(random.uniform(*np.log(r))) for r in (variation.size, variation.gain))
+        angle = random.uniform(-variation.angle, variation.angle)
+    rain = np.zeros((height, width))
+    for _ in range(crops):
+        rain += gain * _draw_crop(layer, height, width, size, angle, random)
     return np.asarray(rain[:, ::-1] if random.integers(2) else rain)
 
 
 def _draw_crop(
-    layer: Pixels, height: int, width: int, factor: float, angle: float, random: np.random.Generator
+    layer: Pixels, height: int, width: int, size: float, angle: float, random: np.random.Generator
 ) -> np.ndarray:
-    """A random crop of a layer [height, width], varied in size and brightness, and rotated."""
-    if factor == 1 and not angle:
+    """A random crop [height, width] of a layer that is scaled by `size` and rotated."""
+    if size == 1 and not angle:
         return _crop(layer, height, width, random)
-    size, gain = np.exp(random.uniform(-np.log(factor), np.log(factor), 2))
     h, w = int(np.ceil(height / size)), int(np.ceil(width / size))
     side = int(np.ceil(np.hypot(h, w)))  # of a square that covers the crop at every angle
     square = _crop(layer, side, side, random).astype(np.float32)
     rotation: np.ndarray = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
     rotation[:, 2] -= (side - w) / 2, (side - h) / 2
     turned = cv2.warpAffine(square, rotation, (w, h), borderMode=cv2.BORDER_REPLICATE)
-    resized = cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA)
-    return np.asarray(gain * resized)
+    return np.asarray(cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA))
 
 
 def _crop(layer: Pixels, height: int, width: int, random: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ from data import Pair, Patches, SyntheticPairs
 from data.camera import Camera, photograph
 from data.open import open_training
 from data.rain_layers import (
-    MAX_DEPTHS,
+    MAX_CROPS,
     LayerSource,
     RainExchange,
     Variation,
@@ -126,13 +126,11 @@ def test_fractions_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
 
 
 def drawn(
-    layer: Pixels, side: int, vary: float = 1.0, turn: float = 0.0, rendered: bool = False
+    layer: Pixels, side: int, variation: Variation = Variation(), rendered: bool = False
 ) -> list[np.ndarray]:
     """The rain of 300 black patches."""
     clean = np.zeros((side, side, 3), np.uint8)
-    exchange = RainExchange(
-        [LayerSource([layer], rendered)], exchanged=1, variation=Variation(vary, turn)
-    )
+    exchange = RainExchange([LayerSource([layer], rendered)], exchanged=1, variation=variation)
     return [
         exchange_rain(None, clean, exchange, np.random.default_rng(seed))[..., 0].astype(float)
         for seed in range(300)
@@ -141,11 +139,13 @@ def drawn(
 
 def test_crops_of_rendered_layers_are_added() -> None:
     levels = {rain.max() for rain in drawn(np.full((8, 8), 10, np.uint8), 8, rendered=True)}
-    assert levels == {10.0 * count for count in range(1, MAX_DEPTHS + 1)}
+    assert levels == {10.0 * count for count in range(1, MAX_CROPS + 1)}
 
 
 def test_layers_vary_in_brightness() -> None:
-    levels = [rain.max() for rain in drawn(np.full((40, 40), 100, np.uint8), 8, vary=2)]
+    levels = [
+        rain.max() for rain in drawn(np.full((40, 40), 100, np.uint8), 8, Variation(gain=(0.5, 2)))
+    ]
     assert min(levels) == pytest.approx(50, abs=2)
     assert max(levels) == pytest.approx(200, abs=4)
     assert np.median(levels) == pytest.approx(100, abs=12)
@@ -155,7 +155,7 @@ def test_layers_vary_in_size_and_angle() -> None:
     wave = np.rint(50 + 50 * np.cos(2 * np.pi * np.arange(96) / 16))
     stripes = np.tile(wave.astype(np.uint8), (96, 1))  # upright, 16 pixels apart
     distances, angles = [], []
-    for rain in drawn(stripes, 96, vary=2, turn=15):
+    for rain in drawn(stripes, 96, Variation(size=(0.5, 2), angle=15)):
         spectrum = np.abs(np.fft.rfft2(rain - rain.mean()))
         spectrum[:, :2] = 0
         v, u = np.unravel_index(spectrum[:, :20].argmax(), (96, 20))
