@@ -126,11 +126,13 @@ def test_fractions_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
 
 
 def drawn(
-    layer: Pixels, side: int, variation: Variation = Variation(), rendered: bool = False
+    layer: Pixels, side: int, variation: Variation | None = None, rendered: bool = False
 ) -> list[np.ndarray]:
     """The rain of 300 black patches."""
     clean = np.zeros((side, side, 3), np.uint8)
-    exchange = RainExchange([LayerSource([layer], rendered)], exchanged=1, variation=variation)
+    exchange = RainExchange(
+        [LayerSource([layer], rendered)], exchanged=1, variation=variation or Variation()
+    )
     return [
         exchange_rain(None, clean, exchange, np.random.default_rng(seed))[..., 0].astype(float)
         for seed in range(300)
@@ -143,9 +145,8 @@ def test_crops_of_rendered_layers_are_added() -> None:
 
 
 def test_layers_vary_in_brightness() -> None:
-    levels = [
-        rain.max() for rain in drawn(np.full((40, 40), 100, np.uint8), 8, Variation(gain=(0.5, 2)))
-    ]
+    layer, variation = np.full((40, 40), 100, np.uint8), Variation(gain=(0.5, 2))
+    levels = [rain.max() for rain in drawn(layer, 8, variation)]
     assert min(levels) == pytest.approx(50, abs=2)
     assert max(levels) == pytest.approx(200, abs=4)
     assert np.median(levels) == pytest.approx(100, abs=12)
