@@ -98,6 +98,8 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "accumulate": st.integers(1, 8),
     "l1_weight": st.floats(0, 10),
     "exchange": st.floats(0, 0.5),
+    "layer_size": st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted).map(tuple),
+    "layer_angle": st.floats(0, 180),
     "jpeg": st.integers(0, 100),
     "steps": st.none() | st.integers(1, 10**6),
     "lr": st.floats(1e-8, 1),
@@ -117,9 +119,9 @@ def test_any_recipe_can_be_given_as_flags(values: dict[str, Any]) -> None:
     flags = [part for key, value in values.items() for part in _flag(key, value)]
     recipe = train_config(flags).training
     assert {key: getattr(recipe, key) for key in values} == values
-    plain = as_dict(recipe)
-    again = Training(**{**plain, "milestones": tuple(plain["milestones"])})
-    assert again == recipe
+    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+             for key, value in as_dict(recipe).items()}  # fmt: skip
+    assert Training(**plain) == recipe
 
 
 def _flag(key: str, value: Any) -> list[str]:
