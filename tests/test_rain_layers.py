@@ -169,6 +169,15 @@ def test_layers_vary_in_size_and_angle() -> None:
     assert np.mean(angles) == pytest.approx(0, abs=1.5)
 
 
+def test_crops_of_one_patch_have_one_size() -> None:
+    wave = np.rint(20 + 20 * np.cos(2 * np.pi * np.arange(96) / 12))
+    stripes = np.tile(wave.astype(np.uint8), (96, 1))
+    for rain in drawn(stripes, 96, Variation(size=(0.5, 2)), rendered=True):
+        spectrum = np.abs(np.fft.rfft((rain[0] - rain[0].mean()) * np.hanning(96))) ** 2
+        peak = int(spectrum.argmax())
+        assert spectrum[max(0, peak - 2) : peak + 3].sum() > 0.8 * spectrum.sum()
+
+
 def test_small_layers_are_repeated() -> None:
     layer = np.arange(1, 13, dtype=np.uint8).reshape(3, 4)
     tiled = np.tile(layer, (3, 3))
