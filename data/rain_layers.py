@@ -178,7 +178,7 @@ def _draw_rain(
     """
     layer = source.images[int(random.integers(len(source.images)))]
     crops = int(random.integers(1, MAX_CROPS, endpoint=True)) if source.rendered else 1
-    if variation == Variation():
+    if variation == Variation():  # draw nothing: recipes without variation keep their patches
         size, gain, angle = 1.0, 1.0, 0.0
     else:
         size, gain = (np.exp(random.uniform(*np.log(r))) for r in (variation.size, variation.gain))
