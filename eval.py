@@ -74,7 +74,8 @@ def main(arguments: list[str]) -> None:
         ensemble = ", ensemble" if settings.ensemble else ""
         method = f"{type(networks[0]).__name__} ({files[0]}{ensemble})"
         print(table(results[0], data, method))
-    print(f"\nwritten: {output}/ (scores.csv, scores.json, strips/)")
+    folders = ", one folder per network" if settings.compare else ""
+    print(f"\nwritten: {output}/{folders} (scores.csv, scores.json, strips/)")
     if settings.report:
         facts = {"weights": about[0], **origin}
         print(f"report: {write_score_report(output / 'report', results[0], data, method, facts)}")

@@ -3,8 +3,8 @@
     python show.py photo.jpg                                  # writes derained/photo.png
     python show.py photos/ clip.mp4 --recursive --format same --output results
 
-Without --weights it takes the weights for photographs that come with this code; --kind light and
---kind heavy take those for the rain of Rain100L and Rain100H.
+Without --weights it uses your own run of the preset `real`, if there is one, or else the included
+weights for photographs. With --kind light or --kind heavy the preset is rain100l or rain100h.
 """
 
 import time
@@ -53,7 +53,8 @@ def main(arguments: list[str]) -> None:
     if settings.skip_existing:
         total = len(targets)
         targets = {s: t for s, t in targets.items() if not has_result(s, t)}
-        print(f"{total - len(targets)} of {total} exist in {settings.output}/")
+        done = total - len(targets)
+        print(f"skipping {done} of {total} inputs: their results exist in {settings.output}/")
         if not targets:
             return
     weights = settings.weights or default_weights(PRESETS[settings.kind])
@@ -75,8 +76,8 @@ def main(arguments: list[str]) -> None:
             finished.append(Derained(source, target, time.perf_counter() - start))
         except WriteError as error:
             raise UserError(
-                f"{error}; {len(finished)} of {len(targets)} files are done, and --skip-existing "
-                "continues there"
+                f"{error}; {len(finished)} of {len(targets)} files are done: run the command "
+                "again with --skip-existing to continue"
             ) from None
         except UserError as failure:
             failures.append(failure)

@@ -73,7 +73,7 @@ class Folders:
     clean: tuple[Path, ...] = ()
     """Folders of extra clean training scenes; Rain100 pairs provide their clean images."""
     layers: tuple[Path, ...] = ()
-    """Folders of extra rain layers, grey on black; Rain100 pairs provide their layers."""
+    """Folders of extra rain layers: Rain100 pairs, or grey images of rain on black."""
 
 
 @dataclass(frozen=True)
@@ -258,7 +258,7 @@ class Training:
     jpeg: int = 0
     """Minimum JPEG quality of both images of a patch, 1 to 100; 0 disables compression."""
     passes: float = 1000
-    """Training length: patches drawn per training scene, called epochs in the released code."""
+    """Training length in epochs: patches drawn per training scene."""
     steps: int | None = None
     """Training length in steps; overrides --passes."""
     optimizer: Literal["adam", "muon"] = "adam"
@@ -282,7 +282,8 @@ class Training:
     validation: int = 0
     """Training pairs used for validation, to select best.pt; 0 keeps the last weights.
 
-    As many layers of every `--layers` folder are held out, too, and added to their scenes.
+    With --layers, as many layers of every folder are held out, too, and added to the clean images
+    of these pairs.
     """
     seed: int = 66
     """Seed of the initial weights and the patches."""
@@ -391,13 +392,13 @@ class EvalConfig:
     compare: tuple[Path, ...] = ()
     """Weights or run folders to score instead, listed in one table."""
     conventions: tuple[Convention, ...] = ("y", "y-float", "rgb", "rgb-jdnet")
-    """Metric conventions, defined in README's Metrics section."""
+    """Metric conventions, defined in docs/metrics.md."""
     limit: int | None = None
     """Score only the first LIMIT pairs."""
     output: Path | None = None
     """Folder for scores.csv and scores.json; default scores/NAME."""
     tile: int = 0
-    """Largest tile side in pixels; 0 tiles above one megapixel, as large as memory allows."""
+    """Largest tile side in pixels; 0: only tile above one megapixel, as large as memory allows."""
     ensemble: bool = False
     """Average the results for the image and for its mirror image, which takes twice as long."""
     report: bool = False
@@ -443,7 +444,7 @@ class ShowConfig:
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with before/after sliders."""
     tile: int = 0
-    """Largest tile side in pixels; 0 tiles above one megapixel, as large as memory allows."""
+    """Largest tile side in pixels; 0: only tile above one megapixel, as large as memory allows."""
     ensemble: bool = False
     """Average the results for the image and for its mirror image, which takes twice as long."""
     machine: Machine = Machine()

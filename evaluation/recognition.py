@@ -127,8 +127,8 @@ def _load(task: str, name: str, file: Path | None) -> tuple[nn.Module, Any]:
         build = torch.__version__.partition("+")[2]
         index = f"+{build} --index-url https://download.pytorch.org/whl/{build}" if build else ""
         raise UserError(
-            f"--task needs a torchvision that fits torch {torch.__version__}, got ({error}): "
-            f"pip install torchvision=={TORCHVISION}{index}"
+            f"--task cannot import torchvision ({error}): install the one for torch "
+            f"{torch.__version__} with pip install torchvision=={TORCHVISION}{index}"
         ) from None
     if name not in (known := models.list_models(module=getattr(models, task))):
         raise UserError(f"no {task} model {name!r}: expected one of {', '.join(known)}")
@@ -139,8 +139,8 @@ def _load(task: str, name: str, file: Path | None) -> tuple[nn.Module, Any]:
         state = load_weights(file).state if file else weights.get_state_dict(check_hash=True)
     except (OSError, RuntimeError) as error:
         raise UserError(
-            f"expected the download of {weights.url}, got ({error}): download it elsewhere and "
-            "name it with --task-weights"
+            f"cannot download {weights.url} ({error}): download it on another machine and pass "
+            "the file with --task-weights"
         ) from None
     # Without weights, torchvision builds some models differently (auxiliary head, epsilon of the
     # norms). So it builds them with weights, and gets those of the file in place of its download.

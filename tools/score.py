@@ -33,7 +33,7 @@ class Options:
     clean: Path
     """Folder of ground truths."""
     conventions: tuple[Convention, ...] = CONVENTIONS
-    """Metric conventions, defined in the Metrics section of the README."""
+    """Metric conventions, defined in docs/metrics.md."""
     csv: Path | None = None
     """Also write one line per image and convention to this file."""
 

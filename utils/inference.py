@@ -20,7 +20,7 @@ LARGEST_TILE = 1024  # pixels; larger tiles save little time
 TILE_MEMORY = 2 * 2**30  # bytes, on the CPU; with it 24 megapixels need less than 4 GB in all
 ALIGNMENT = 16  # stride of the coarsest scale; tiles must start on its grid
 OVERLAP = 128
-MARGIN = 48  # pixels at an inner tile edge that are discarded: they lack the view of the whole
+MARGIN = 48  # pixels at an inner tile edge that are discarded: much of their view is missing
 LONG = 30  # seconds from which on the expected time is printed
 
 

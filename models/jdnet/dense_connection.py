@@ -1,8 +1,9 @@
 """Dense connections: 1x1 convolutions over all preceding features (JDNet paper, 3.1 and Fig. 2).
 
-Fusion i is conv_i(cat(features[: i + 2])). Computed literally, the 32 growing concatenations, and
-as many partial gradients for every feature, take most of the memory and much of the time of a
-training step. Here each feature is instead written once into buffers that hold the concatenation.
+Fusion i is conv_i(cat(features[: i + 2])). A direct implementation makes 32 concatenations of
+growing size and up to 32 partial gradients for every feature. They take most of the memory and much
+of the time of a training step. Here each feature is written once, into buffers that hold the
+concatenation.
 The backward stores the gradients of the fusions the same way, and computes the gradient of each
 feature as a single convolution over them.
 """

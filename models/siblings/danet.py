@@ -319,7 +319,7 @@ class DANet(nn.Module):
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] -> background at half size, rounded up, and at full size; not clamped.
 
-        The target of the first is `F.avg_pool2d(clean, 2, ceil_mode=True)`.
+        The target of the first is the ground truth, resized bilinearly (`training.losses.danet`).
         """
         h, w = rainy.shape[2:]
         padded = F.pad(rainy, [0, -w % MULTIPLE, 0, -h % MULTIPLE], mode="replicate")
