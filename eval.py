@@ -6,6 +6,8 @@
 Without --weights it takes your own run of the preset, else the weights that come with this code.
 """
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -27,9 +29,14 @@ from utils.runtime import (
 )
 
 
-def name_of(file: Path) -> str:
-    """Turn a path into a folder name: runs/a/best.pt becomes runs-a-best."""
-    return "-".join(part for part in file.with_suffix("").parts if part.strip("/.\\"))
+def folder_names(files: Sequence[Path]) -> list[str]:
+    """Turn paths into different folder names: runs/a/best.pt becomes runs-a-best."""
+    names: list[str] = []
+    for file in files:
+        name = "-".join(part for part in file.with_suffix("").parts if part.strip("/.\\"))
+        same = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))
+        names.append(next(unused for unused in same if unused not in names))
+    return names
 
 
 def main(arguments: list[str]) -> None:
@@ -41,8 +48,8 @@ def main(arguments: list[str]) -> None:
     device = choose_device(settings.machine.device)
     precision = choose_precision(settings.machine.precision, device)
     output = settings.output or Path("scores") / settings.name
-    given = settings.weights or default_weights(settings.name)
-    files = [f / "best.pt" if f.is_dir() else f for f in settings.compare] or [given]
+    given = settings.compare or [settings.weights or default_weights(settings.name)]
+    files = [f / "best.pt" if f.is_dir() else f for f in given]
     about = [describe_weights(file) for file in files]
     for file, description in zip(files, about, strict=True):
         if description["network"] and settings.network != preset.network:
@@ -53,13 +60,14 @@ def main(arguments: list[str]) -> None:
 
     origin = {"data": as_dict(settings)["data"], "provenance": provenance(device)}
     results = []
-    for file, description, network in zip(files, about, networks, strict=True):
-        folder = output / name_of(file) if settings.compare else output
+    names = folder_names(files) if settings.compare else [""]
+    for name, description, network in zip(names, about, networks, strict=True):
+        folder = output / name
         view = strip_writer(folder / "strips")
         scores = evaluate(
             network,
             pairs,
-            settings.conventions,
+            list(dict.fromkeys(settings.conventions)),
             device,
             precision,
             settings.tile,
@@ -69,7 +77,8 @@ def main(arguments: list[str]) -> None:
         write_scores(folder, scores, {**description, **origin, "ensemble": settings.ensemble})
         results.append(scores)
     if settings.compare:
-        print(comparison(results, networks, files, data, pairs[0].clean.shape[:2]))
+        size = pairs[0].clean.shape[:2]
+        print(comparison(results, networks, files, data, size, settings.ensemble))
     else:
         ensemble = ", ensemble" if settings.ensemble else ""
         method = f"{type(networks[0]).__name__} ({files[0]}{ensemble})"

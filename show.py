@@ -7,8 +7,11 @@ Without --weights it uses your own run of the preset `real`, if there is one, or
 weights for photographs. With --kind light or --kind heavy the preset is rain100l or rain100h.
 """
 
+import math
+import signal
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -23,11 +26,11 @@ from evaluation.recognition import open_task, write_tasks
 from evaluation.report import Derained, check_photo_report, write_photo_report
 from evaluation.scores import describe_weights
 from models.load import open_network
-from utils.errors import UserError, WriteError, run_command
+from utils.errors import Interrupted, UserError, WriteError, run_command
 from utils.files import writing
 from utils.image import Pixels, hstack, read_photograph, write_image
 from utils.inference import derain_pixels
-from utils.outputs import has_result, plan_outputs, strip_of
+from utils.outputs import existing_result, plan_outputs, strip_of, unread_photographs
 from utils.runtime import (
     choose_device,
     choose_precision,
@@ -49,13 +52,20 @@ def main(arguments: list[str]) -> None:
     keep_freed_memory()
     Image.MAX_IMAGE_PIXELS = None  # large images are expected here, and are no attack
     settings = show_config(arguments, __doc__)
-    targets = plan_outputs(settings.inputs, settings.output, settings.format, settings.recursive)
+    targets = plan_outputs(
+        settings.inputs, settings.output, settings.format, settings.recursive, settings.strips
+    )
+    if unread := unread_photographs(settings.inputs, settings.recursive):
+        kinds = ", ".join(sorted({file.suffix.lower() for file in unread}))
+        print(f"not read: {len(unread)} files ({kinds}); convert them to PNG, JPEG or TIFF first")
+    finished: list[Derained] = []
     if settings.skip_existing:
         total = len(targets)
-        targets = {s: t for s, t in targets.items() if not has_result(s, t)}
-        done = total - len(targets)
-        print(f"skipping {done} of {total} inputs: their results exist in {settings.output}/")
-        if not targets:
+        existing = {s: result for s, t in targets.items() if (result := existing_result(s, t))}
+        targets = {s: t for s, t in targets.items() if s not in existing}
+        finished = [Derained(source, result, math.nan) for source, result in existing.items()]
+        print(f"skipping {len(existing)} of {total} inputs: results exist in {settings.output}/")
+        if not targets and not settings.report and not settings.task:
             return
     weights = settings.weights or default_weights(PRESETS[settings.kind])
     report = settings.output / "report"
@@ -66,24 +76,24 @@ def main(arguments: list[str]) -> None:
     with writing(settings.output):  # before the work
         settings.output.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=settings.output).close()
-    finished: list[Derained] = []
-    failures: list[UserError] = []
+    earlier, failures = len(finished), 0
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
         start = time.perf_counter()
         try:
             derain_file = _derain_video if is_video(source) else _derain_photograph
-            derain_file(source, target, change, settings)
-            finished.append(Derained(source, target, time.perf_counter() - start))
+            written = derain_file(source, target, change, settings)
+            finished.append(Derained(source, written, time.perf_counter() - start))
         except WriteError as error:
-            raise UserError(
-                f"{error}; {len(finished)} of {len(targets)} files are done: run the command "
-                "again with --skip-existing to continue"
-            ) from None
+            raise UserError(f"{error}; {_so_far(len(finished) - earlier, targets)}") from None
+        except KeyboardInterrupt:
+            message = f"interrupted; {_so_far(len(finished) - earlier, targets)}"
+            raise Interrupted(message, signal.SIGINT) from None
         except UserError as failure:
-            failures.append(failure)
-    if finished:
-        count = f"{len(finished)} of {len(targets)}"
-        print(f"derained {count} with {weights}, written to {settings.output}/")
+            failures += 1
+            tqdm.write(f"skipped: {failure}", file=sys.stderr)
+    if count := len(finished) - earlier:
+        count_of = f"{count} of {len(targets)}"
+        print(f"derained {count_of} with {weights}, written to {settings.output}/")
     if finished and settings.report:
         facts = {
             "weights": describe_weights(weights),
@@ -93,29 +103,35 @@ def main(arguments: list[str]) -> None:
     if finished and task:
         print(f"tasks: {write_tasks(settings.output, finished, task)}/")
     if failures:
-        raise UserError(
-            f"skipped {len(failures)} of {len(targets)} files; first error: {failures[0]}"
-        )
+        raise UserError(f"skipped {failures} of {len(targets)} files, for the reasons above")
+
+
+def _so_far(count: int, targets: Sized) -> str:
+    return (
+        f"{count} of {len(targets)} files are done: run the command again with --skip-existing to "
+        "continue"
+    )
 
 
 def _derain_photograph(
     source: Path, target: Path, change: Callable[[Pixels, str], Pixels], settings: ShowConfig
-) -> None:
+) -> Path:
     rainy, tags = read_photograph(source)
     result = change(rainy, source.name)
-    write_image(target, result, tags, settings.quality)
-    if settings.strips:
+    if settings.strips:  # first: --skip-existing asks for the result only
         write_image(strip_of(target), hstack(rainy, result), tags, settings.quality)
+    write_image(target, result, tags, settings.quality)
+    return target
 
 
 def _derain_video(
     source: Path, target: Path, change: Callable[[Pixels, str], Pixels], settings: ShowConfig
-) -> None:
+) -> Path:
     frames = Frames(source)
     with ExitStack() as stack:
-        write = stack.enter_context(video_writer(target, frames))
-        if settings.strips:
-            write_strip = stack.enter_context(video_writer(strip_of(target), frames))
+        write, written = stack.enter_context(video_writer(target, frames))
+        if settings.strips:  # left first, so the strip is complete before the result
+            write_strip, _ = stack.enter_context(video_writer(strip_of(target), frames))
         for rainy in tqdm(frames, source.name, disable=None, leave=False):
             result = change(rainy, "")
             write(result)
@@ -123,6 +139,7 @@ def _derain_video(
                 write_strip(hstack(rainy, result))
     for note in dict.fromkeys(frames.notes):
         tqdm.write(f"note: {source}: {note}")
+    return written
 
 
 def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels, str], Pixels]:

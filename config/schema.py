@@ -410,6 +410,8 @@ class EvalConfig:
         _require_finite(self, "tile")
         alone = not (self.report and self.compare)
         _require(alone, "--report takes one set of weights: use --weights instead of --compare")
+        either = not (self.weights and self.compare)
+        _require(either, "--weights does not go with --compare: list all weights there")
         _require(bool(self.conventions), "--conventions needs at least one convention")
 
 

@@ -36,6 +36,7 @@ class Derained(NamedTuple):
     source: Path
     target: Path
     seconds: float
+    """NaN if an earlier run has written it."""
 
 
 class Row(NamedTuple):
@@ -160,7 +161,8 @@ def _photo_row(folder: Path, index: int, file: Derained) -> Row:
         # The profile keeps the colours; other tags may tell where the photograph was taken.
         profile = None if tags.grey else tags.profile
         write_image(folder / name, _preview(pixels), Tags(profile=profile))
-    caption = f"{width} × {height} pixels, {file.seconds:.1f} s"  # noqa: RUF001
+    seconds = "" if math.isnan(file.seconds) else f", {file.seconds:.1f} s"
+    caption = f"{width} × {height} pixels{seconds}"  # noqa: RUF001
     values = (width, height, file.seconds)
     return Row(file.source.name, values, caption, link, *names, _size(folder / names[0]))
 

@@ -51,6 +51,7 @@ def comparison(
     files: Sequence[Path],
     data: Folders | Synthetic,
     size: tuple[int, int],
+    ensemble: bool = False,
 ) -> str:
     """Format scores and costs of several networks on one dataset as a Markdown table.
 
@@ -60,6 +61,7 @@ def comparison(
         files: weights file of each network.
         data: the dataset.
         size: height and width for which multiply-adds are counted.
+        ensemble: the scores are those of the mean over the image and its mirror image.
     """
     height, width = size
     conventions = results[0].conventions
@@ -90,7 +92,8 @@ def comparison(
         for row in rows
     ]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-    return "\n".join([f"{title(data, first.pairs)}: PSNR / SSIM", "", lines[0], rule, *lines[1:]])
+    head = f"{title(data, first.pairs)}{', ensemble' if ensemble else ''}: PSNR / SSIM"
+    return "\n".join([head, "", lines[0], rule, *lines[1:]])
 
 
 def published_rows(data: Folders | Synthetic, pairs: int) -> tuple[Published, ...]:

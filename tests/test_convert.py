@@ -76,10 +76,16 @@ def test_what_the_tensors_do_not_show(tmp_path: Path, capsys: pytest.CaptureFixt
     convert_checkpoint.main([*command, *flags])
     shown = checkpoint.load_weights(tmp_path / "b.pt").arguments
     assert {key: shown[key] for key in arguments} == arguments
-    with pytest.raises(UserError, match=r"--set does not fit prenet: .*wings"):
+    with pytest.raises(UserError, match=r"--set: prenet has no wings"):
         convert_checkpoint.main([*command, "wings=2"])
     with pytest.raises(UserError, match=r"expected NAME=VALUE, got wings"):
         convert_checkpoint.main([*command, "wings"])
+    with pytest.raises(UserError, match=r"global_residual must be of the type of True, got 0"):
+        convert_checkpoint.main([*command, "global_residual=0"])
+    with pytest.raises(UserError, match=r"--stages must be positive"):
+        convert_checkpoint.main([*command, "stages=0"])
+    convert_checkpoint.main([*command, "stages=4", "global_residual=False"])  # as in Python
+    assert checkpoint.load_weights(tmp_path / "b.pt").arguments["global_residual"] is False
     capsys.readouterr()
 
 

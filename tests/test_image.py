@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import ExifTags, Image, ImageCms
 
@@ -45,6 +46,39 @@ def test_round_trip_keeps_alpha(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (9, 7, 4), dtype=np.uint8)
     write_image(tmp_path / "a.png", pixels)
     assert np.array_equal(read_image(tmp_path / "a.png"), pixels)
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bit_planes_stored_separately(
+    tmp_path: Path, channels: int, compression: str | None
+) -> None:
+    pixels = np.random.default_rng(0).integers(0, 2**16, (9, 7, channels), dtype=np.uint16)
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        pixels.transpose(2, 0, 1),
+        photometric="rgb",
+        planarconfig="separate",
+        compression=compression,
+        extrasamples=["unassalpha"] * (channels - 3),
+    )
+    assert np.array_equal(read_image(tmp_path / "a.tif"), pixels)
+
+
+def test_16_bit_tiff_in_which_zero_is_white(tmp_path: Path) -> None:
+    grey = np.random.default_rng(0).integers(0, 2**16, (9, 7), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", 65535 - grey, photometric="miniswhite")
+    assert np.array_equal(read_image(tmp_path / "a.tif"), np.dstack([grey] * 3))
+
+
+def test_16_bit_premultiplied_alpha_is_divided_out(tmp_path: Path) -> None:
+    pixels = np.full((4, 4, 4), 20000, np.uint16)
+    pixels[..., 3] = 32768
+    pixels[0, 0] = 0
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", extrasamples=["assocalpha"])
+    read = read_image(tmp_path / "a.tif")
+    assert read[1, 1].tolist() == [39999, 39999, 39999, 32768]
+    assert not read[0, 0].any()
 
 
 def test_grey_palette_and_16_bit_grey_become_rgb(tmp_path: Path) -> None:
@@ -143,6 +177,19 @@ def test_profile_exif_and_resolution_survive(
             if suffix != ".webp":
                 dpi = file.info["dpi"]
                 assert (round(dpi[0]), round(dpi[1])) in ((300, 240), (300, 300))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp"])
+def test_text_in_exif_survives_byte_for_byte(tmp_path: Path, picture: Picture, suffix: str) -> None:
+    utf8, latin = "© 2024 Jürgen".encode(), "José".encode("latin-1")
+    exif = Image.Exif()
+    exif[0x8298], exif[0x013B], exif[0x8769] = utf8, latin, {0xA434: "Objectif é".encode()}
+    Image.fromarray(picture()).save(tmp_path / "camera.jpg", exif=exif)
+    pixels, tags = read_photograph(tmp_path / "camera.jpg")
+    write_image(tmp_path / f"a{suffix}", pixels, tags)
+    data = (tmp_path / f"a{suffix}").read_bytes()
+    for text in (utf8, latin, "Objectif é".encode()):
+        assert text in data
 
 
 def test_damaged_exif_is_left_out(tmp_path: Path, picture: Picture) -> None:

@@ -172,6 +172,24 @@ def test_show_writes_a_report(
     assert len(page.attributes("aria-label", "input")) == 2  # none for the video
     assert "jdnet-small-real.safetensors" in page.text
 
+    (output / "wide.png").unlink()  # as if interrupted
+    show.main([str(folder), *SHIPPED, "--report", "--output", str(output), "--skip-existing"])
+    assert linked(report) == {file.resolve() for file in results | previews}
+
+
+def test_the_report_links_a_video_that_became_mov(tmp_path: Path, picture: Picture) -> None:
+    with av.open(str(tmp_path / "clip.avi"), "w") as clip:
+        video, sound = clip.add_stream("mpeg4", 10), clip.add_stream("pcm_alaw", 8000)
+        video.width, video.height = 32, 24
+        clip.mux(video.encode(av.VideoFrame.from_ndarray(picture())))
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        silence.rate = 8000
+        clip.mux(sound.encode(silence))
+        clip.mux(video.encode(None))
+    output = tmp_path / "out"
+    show.main([str(tmp_path / "clip.avi"), *SHIPPED, "--report", "--output", str(output)])
+    assert linked(output / "report" / "index.html") == {(output / "clip.mov").resolve()}
+
 
 def test_a_report_never_overwrites_inputs(tmp_path: Path, picture: Picture) -> None:
     folder = tmp_path / "report"

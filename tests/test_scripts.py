@@ -5,6 +5,7 @@ import errno
 import hashlib
 import importlib
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from models import DCSFN, JDNet, PReNet
 from train import train
 from utils import checkpoint, metrics
 from utils.conventions import CONVENTIONS
-from utils.errors import UserError
+from utils.errors import Interrupted, UserError
 from utils.files import writing
 from utils.image import Pixels, read_image, to_tensor, write_image
 from utils.runtime import count_macs
@@ -171,6 +172,16 @@ def test_compare_sets_networks_side_by_side(
     parameters = [sum(p.numel() for p in n.parameters()) for n in (JDNet(1, 16), other, other)]
     assert [row[3].strip() for row in rows] == [f"{count:,}" for count in parameters]
     assert len(list(output.rglob("scores.json"))) == 3
+    assert "one folder per network" in shown
+    other_suffix = weights.with_suffix(".copy")
+    other_suffix.write_bytes(weights.read_bytes())
+    files = [str(weights), str(other_suffix)]  # of one name without their suffixes
+    flags = ["--compare", *files, "--conventions", "y", "y", "--ensemble"]
+    eval_script.main([*TINY[2:], *flags, "--output", str(tmp_path / "same")])
+    assert ", ensemble: PSNR / SSIM" in capsys.readouterr().out
+    assert len(list((tmp_path / "same").rglob("scores.json"))) == 2
+    with pytest.raises(UserError, match="--weights does not go with --compare"):
+        eval_script.main([*TINY[2:], *flags, "--weights", str(weights)])
 
 
 def test_macs_are_those_of_the_specification() -> None:
@@ -325,11 +336,16 @@ def test_show_leaves_out_what_it_cannot_read(
     write_image(tmp_path / "in" / "a.png", picture())
     (tmp_path / "in" / "b.png").write_text("no image")
     (tmp_path / "in" / "._a.png").write_text("what some systems leave behind")
-    with pytest.raises(UserError, match=r"skipped 1 of 2 files; first error: cannot read .*b.png"):
-        show.main(
-            [str(tmp_path / "in"), "--weights", str(weights), "--output", str(tmp_path / "o")]
-        )
-    assert "derained 1 of 2 with" in capsys.readouterr().out
+    (tmp_path / "in" / "c.HEIC").write_text("a photograph of a telephone")
+    command = [str(tmp_path / "in"), "--weights", str(weights), "--output", str(tmp_path / "o")]
+    with pytest.raises(UserError, match="skipped 1 of 2 files"):
+        show.main(command)
+    printed = capsys.readouterr()
+    assert "not read: 1 files (.heic)" in printed.out
+    assert "derained 1 of 2 with" in printed.out
+    assert re.search(r"skipped: cannot read .*b.png", printed.err)
+    show.main([str(tmp_path / "in" / "*a.png"), *command[1:]])  # without the hidden file
+    assert "derained 1 of 1 with" in capsys.readouterr().out
     assert [file.name for file in (tmp_path / "o").iterdir()] == ["a.png"]
 
 
@@ -337,8 +353,16 @@ def test_show_never_overwrites(tmp_path: Path, weights: Path, picture: Picture) 
     for name in ("in/a.png", "in/b.png", "in/b.jpg", "other/a.png"):
         write_image(tmp_path / name, picture())
     flags = ["--weights", str(weights), "--output"]
-    with pytest.raises(UserError, match="contains the inputs"):
+    with pytest.raises(UserError, match="is an input, too"):
         show.main([str(tmp_path / "in"), *flags, str(tmp_path / "in")])
+    with pytest.raises(UserError, match="contains the inputs"):
+        show.main([str(tmp_path / "in" / "a.png"), *flags, str(tmp_path / "in")])
+    write_image(tmp_path / "tree" / "a.png", picture())
+    write_image(tmp_path / "tree" / "strips" / "a.png", picture())
+    command = [str(tmp_path / "tree"), *flags, str(tmp_path / "out2"), "--recursive"]
+    with pytest.raises(UserError, match="would be a result and a strip"):
+        show.main([*command, "--strips"])
+    show.main(command)
     with pytest.raises(UserError, match="two inputs have the same name"):
         show.main([str(tmp_path / "in"), str(tmp_path / "other"), *flags, str(tmp_path / "out")])
     show.main([str(tmp_path / "in"), *flags, str(tmp_path / "out")])
@@ -392,7 +416,7 @@ def test_show_keeps_the_tree_and_expands_patterns(
         show.main(["in/a.png", "in/one/*.png", *flags, "clash"])
     with pytest.raises(UserError, match=r"no file or folder in/\*\.gif"):
         show.main(["in/*.gif", *flags, "matched"])
-    with pytest.raises(UserError, match="contains the inputs"):
+    with pytest.raises(UserError, match="is an input, too"):
         show.main(["in", "--recursive", *flags, "in"])
 
 
@@ -412,8 +436,17 @@ def test_show_stops_when_it_cannot_write(
                 raise OSError(errno.ENOSPC, "No space left on device")
         write_image(path, *arguments, **options)
 
+    def interrupt(path: Path, *arguments: Any, **options: Any) -> None:
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        write_image(path, *arguments, **options)
+
+    monkeypatch.setattr(show, "write_image", interrupt)
+    with pytest.raises(Interrupted, match="interrupted; 1 of 3 files are done: run the command"):
+        show.main([*flags, str(tmp_path / "stopped")])
+
     monkeypatch.setattr(show, "write_image", fill_the_disk)
-    message = r"cannot write .*b.png: No space left on device; 1 of 3 files are done, and --skip"
+    message = r"cannot write .*b.png: No space left on device; 1 of 3 files are done: run .*--skip"
     with pytest.raises(UserError, match=message):
         show.main([*flags, str(output)])
     assert [file.name for file in output.iterdir()] == ["a.png"]

@@ -15,13 +15,14 @@ the tensors do not show are as released unless given with --set.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from torch import Tensor
 
 from config.cli import tool_options
+from config.schema import NetworkConfig
 from models import NETWORKS, Network
 from models.load import load_weights
 from tools.released_keys import released_key
@@ -135,7 +136,7 @@ def from_released(state: State, source: Path, chosen: dict[str, Any] | None = No
             f"{source} is not a released network this code knows: expected one of the keys "
             f"{marks}; got {next(iter(state))}"
         )
-    arguments = infer(name, state) | (chosen or {})
+    arguments = infer(name, state) | _checked(name, chosen or {})
     try:
         network = NETWORKS[name](**arguments)
     except (TypeError, KeyError) as error:
@@ -143,6 +144,19 @@ def from_released(state: State, source: Path, chosen: dict[str, Any] | None = No
     ours = _rename(network, name, _swap_colours(state, name))
     checkpoint.load_state(network, ours, source)
     return Weights(ours, name, arguments, {"converted_from": source.name})
+
+
+def _checked(name: str, chosen: dict[str, Any]) -> dict[str, Any]:
+    """Refuse arguments that the config of a network lacks, or of another type or range there."""
+    config = next(kind for kind in get_args(NetworkConfig) if kind.name == name)
+    defaults = asdict(config())
+    for key, value in chosen.items():
+        if key not in defaults:
+            raise UserError(f"--set: {name} has no {key}, it has {', '.join(defaults)}")
+        if type(value) is not type(defaults[key]):
+            raise UserError(f"--set: {key} must be of the type of {defaults[key]}, got {value}")
+    config(**chosen)
+    return chosen
 
 
 def _rename(network: Network, name: str, state: State) -> State:
@@ -194,7 +208,7 @@ def _setting(text: str) -> tuple[str, Any]:
     if not found:
         raise UserError(f"--set: expected NAME=VALUE, got {text}")
     try:
-        return key, json.loads(value)
+        return key, json.loads(value.lower() if value in ("True", "False") else value)
     except json.JSONDecodeError:
         return key, value
 

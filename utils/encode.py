@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import putchunk
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from utils.tags import EXIF, GPS, Tags
+from utils.tags import EXIF, GPS, Tags, as_stored
 
 FORMATS = {
     ".png": "PNG",
@@ -98,7 +98,7 @@ def _tiff(pixels: NDArray[Any], tags: Tags) -> bytes:
         exif = Image.Exif()
         exif.load(tags.exif)
         for tag in exif:
-            table[tag] = exif.get_ifd(tag) if tag in (EXIF, GPS) else exif[tag]
+            table[tag] = as_stored(exif.get_ifd(tag) if tag in (EXIF, GPS) else exif[tag])
     table[256], table[257] = width, height
     table[258] = (8 * pixels.itemsize,) * channels
     table[259], table[317] = 8, 2  # Deflate, horizontal differences

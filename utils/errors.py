@@ -1,5 +1,6 @@
 """What a user did wrong, said in one line."""
 
+import io
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -28,6 +29,8 @@ class Interrupted(KeyboardInterrupt):
 
 def run_command(main: Callable[[list[str]], object]) -> NoReturn:
     """Run a script's `main(arguments)`; a `UserError` becomes one line and exit status 2."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     try:
         main(sys.argv[1:])
     except UserError as error:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from tifffile import TiffFile
+from tifffile import COMPRESSION, TiffFile
 from torch import Tensor
 
 from utils.encode import FORMATS, encode
@@ -91,6 +91,12 @@ def read_photograph(path: Path) -> tuple[Pixels, Tags]:
         raise
     except FileNotFoundError:
         raise UserError(f"no file {path}") from None
+    except PermissionError:
+        raise UserError(f"cannot read {path}: no permission") from None
+    except Image.DecompressionBombError:
+        raise UserError(
+            f"cannot read {path}: very large; set PIL.Image.MAX_IMAGE_PIXELS = None if you trust it"
+        ) from None
     except UnidentifiedImageError:
         raise UserError(
             f"cannot read {path}: not an image of a known kind; expected PNG, JPEG, TIFF, WebP or "
@@ -124,19 +130,48 @@ def _has_16_bits(path: Path, file: Image.Image) -> bool:
 
 def _decode_deep(path: Path, file: Image.Image) -> Pixels:
     """Decode 16-bit pixels as they are stored, without the orientation."""
-    data = io.BytesIO(path.read_bytes())
-    if file.format == "TIFF":
-        with TiffFile(data, mode="r+") as tiff:
-            if tag := tiff.pages.first.tags.get(ORIENTATION):
-                tag.overwrite(1)  # OpenCV 5.0 applies some orientations, and fails at others
-    pixels = cv2.imdecode(np.frombuffer(data.getbuffer(), np.uint8), cv2.IMREAD_UNCHANGED)
+    pixels = _decode_tiff(path) if file.format == "TIFF" else _opencv(path.read_bytes())
     if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
         raise UserError(
             f"cannot read {path}: expected 8 or 16 bits per channel; convert it to 16 bits first"
         )
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def _opencv(data: bytes) -> Pixels | None:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim == 2:
+        return pixels
     return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+
+
+def _decode_tiff(path: Path) -> Pixels | None:
+    data = io.BytesIO(path.read_bytes())
+    with TiffFile(data, mode="r+") as tiff:
+        page = tiff.pages.first
+        if tag := page.tags.get(ORIENTATION):
+            tag.overwrite(1)  # OpenCV 5.0 applies some orientations, and fails at others
+        if page.planarconfig == 2 and page.samplesperpixel > 1:
+            try:  # OpenCV would take these planes for interleaved pixels
+                planes = page.asarray().reshape(-1, page.imagelength, page.imagewidth)
+            except ValueError:  # tifffile does without some codecs
+                raise UserError(
+                    f"cannot read {path}: its channels are stored separately, with "
+                    f"{COMPRESSION(page.compression).name} compression; save it without compression"
+                ) from None
+            pixels: Pixels | None = np.moveaxis(planes[:4], 0, 2)
+        else:
+            pixels = _opencv(data.getvalue())
+        if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+            return None
+        peak = np.iinfo(pixels.dtype).max
+        if page.photometric == 0:  # 0 is white
+            return np.asarray(peak - pixels, pixels.dtype)
+        if page.extrasamples[:1] == (1,) and pixels.ndim == 3 and pixels.shape[2] == 4:
+            alpha = np.maximum(pixels[..., 3:], 1)  # by which the colours are multiplied
+            colours = np.round(pixels[..., :3] * (peak / alpha)).clip(0, peak)
+            pixels = np.concatenate([colours.astype(pixels.dtype), pixels[..., 3:]], axis=2)
+        return pixels
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

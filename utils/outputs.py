@@ -12,9 +12,16 @@ from utils.video import is_video
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "tiff": ".tif", "webp": ".webp"}
 
+# Photographs in kinds that are not read. A folder's user expects them to be derained, too.
+UNREAD = (".heic", ".heif", ".avif", ".jxl", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw")
+
 
 def plan_outputs(
-    inputs: Iterable[Path], output: Path, image_format: str = "png", recursive: bool = False
+    inputs: Iterable[Path],
+    output: Path,
+    image_format: str = "png",
+    recursive: bool = False,
+    strips: bool = False,
 ) -> dict[Path, Path]:
     """Map each input to its output: same name, with the suffix of the format.
 
@@ -25,6 +32,7 @@ def plan_outputs(
         output: folder of the outputs.
         image_format: a key of `FORMATS`, or "same" for the suffix of the input; videos become MP4.
         recursive: also take the files in folders of folders, and keep the tree below `output`.
+        strips: `strip_of` each target is written, too.
 
     Raises:
         UserError: an input is missing, or a target would overwrite an input or another target.
@@ -32,6 +40,8 @@ def plan_outputs(
     folders: dict[Path, Path] = {}  # of the outputs; a file may be listed besides its folder
     for path in (file for pattern in inputs for file in _expand(pattern)):
         if path.is_dir():
+            if path.resolve() == output.resolve():  # a second run would derain the first's results
+                raise UserError(f"{output} is an input, too: choose another --output")
             for file in _files(path, output, recursive):
                 folders.setdefault(file, output / file.relative_to(path).parent)
         else:
@@ -48,7 +58,10 @@ def plan_outputs(
             "two inputs have the same name: derain them separately, with different --output, or "
             "name the folder that contains both and add --recursive"
         )
-    written = {path.resolve() for t in targets.values() for path in (t, strip_of(t))}
+    pictures = {strip_of(target) for target in targets.values()} if strips else set()
+    if both := pictures & set(targets.values()):
+        raise UserError(f"{min(both)} would be a result and a strip: leave out --strips")
+    written = {path.resolve() for path in (*targets.values(), *pictures)}
     if written & {source.resolve() for source in folders}:
         raise UserError(
             f"{output} contains the inputs, which are never overwritten: choose another --output"
@@ -56,12 +69,21 @@ def plan_outputs(
     return targets
 
 
-def has_result(source: Path, target: Path) -> bool:
-    """Whether the output of a source exists; that of a video may have become a .mov."""
+def existing_result(source: Path, target: Path) -> Path | None:
+    """The output of a source if it exists; that of a video may have become a .mov."""
     if target.exists():
-        return True
+        return target
     other = target.with_suffix(".mov")  # see `utils.video.video_writer`
-    return is_video(source) and other.exists() and not other.samefile(source)
+    found = is_video(source) and other.exists() and not other.samefile(source)
+    return other if found else None
+
+
+def unread_photographs(inputs: Iterable[Path], recursive: bool = False) -> list[Path]:
+    """List the photographs in input folders that are of a kind this code does not read."""
+    folders = [path for path in inputs if path.is_dir()]
+    pattern = "**/*" if recursive else "*"
+    files = (file for folder in folders for file in folder.glob(pattern))
+    return sorted(f for f in files if f.suffix.lower() in UNREAD and not f.name.startswith("."))
 
 
 def strip_of(target: Path) -> Path:
@@ -74,7 +96,9 @@ def _expand(path: Path) -> list[Path]:
     if path.exists():
         return [path]
     pattern = path.relative_to(path.anchor)
-    found = sorted(Path(path.anchor).glob(str(pattern)))
+    hidden = path.name.startswith(".")  # some systems write `._NAME` next to an image
+    matches = sorted(Path(path.anchor).glob(str(pattern)))
+    found = [match for match in matches if hidden or not match.name.startswith(".")]
     if not found:
         raise UserError(f"no file or folder {path}")
     return found

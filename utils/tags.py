@@ -1,6 +1,7 @@
 """What an image file says besides its pixels: colours, camera, print size."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from PIL import Image
 
@@ -48,12 +49,23 @@ def read_tags(file: Image.Image) -> Tags:
     )
 
 
+def as_stored(value: Any) -> Any:
+    """A value of an EXIF table, or a whole table, with its text as the bytes in the file.
+
+    The text may be UTF-8 or Latin-1. Pillow reads it as Latin-1, and would write ASCII.
+    """
+    if isinstance(value, Mapping):
+        return {tag: as_stored(entry) for tag, entry in value.items()}
+    plain = not isinstance(value, str) or value.isascii()
+    return value if plain else value.encode("latin-1")
+
+
 def _exif(file: Image.Image, dpi: tuple[float, float] | None) -> bytes:
     kept = Image.Exif()
     try:
         old = file.getexif()
         for tag in KEPT & set(old):
-            kept[tag] = dict(old.get_ifd(tag)) if tag in (EXIF, GPS) else old[tag]
+            kept[tag] = as_stored(old.get_ifd(tag) if tag in (EXIF, GPS) else old[tag])
         if dpi:  # WebP stores it only here
             kept[0x011A], kept[0x011B], kept[0x0128] = *dpi, 2
         if not kept:

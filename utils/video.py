@@ -99,8 +99,8 @@ class Frames:
 
 
 @contextmanager
-def video_writer(path: Path, source: Frames) -> Iterator[Callable[[Pixels], None]]:
-    """Yield a function that appends the changed pixels of `source.frame` to a video.
+def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels], None], Path]]:
+    """Yield a function that appends the changed pixels of `source.frame` to a video, and its path.
 
     The picture is H.264 with 8 bits and 4:2:0 chroma, which plays everywhere. It keeps the time
     stamps, colour tags and pixel aspect ratio of the source. 4:2:0 needs even sides: odd ones are
@@ -142,7 +142,7 @@ def video_writer(path: Path, source: Frames) -> Iterator[Callable[[Pixels], None
                     while heard < frame.time:  # so that sound and picture alternate in the file
                         heard = next(copying, math.inf)
 
-                yield write
+                yield write, path
                 output.mux(video.encode(None))
                 for _ in copying:
                     pass
@@ -154,6 +154,8 @@ def video_writer(path: Path, source: Frames) -> Iterator[Callable[[Pixels], None
 def _open(path: Path) -> InputContainer:
     try:
         return av.open(str(path.absolute()), "r")  # FFmpeg takes `a:b.mp4` for a protocol
+    except PermissionError:
+        raise UserError(f"cannot read {path}: no permission") from None
     except FFmpegError:
         raise _unreadable(path) from None
 
