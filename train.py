@@ -10,7 +10,9 @@ runs/NAME. At the end it adds scores.csv, scores.json and strips/.
 
 import json
 import math
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -27,7 +29,7 @@ from data.pairs import Pair
 from data.patches import PatchPair
 from evaluation.scores import Scores, describe_weights, evaluate, strip_writer, write_scores
 from evaluation.tables import table
-from models.load import open_network
+from models.load import load_weights, open_network
 from training.dry_run import plan
 from training.interruption import Interruption
 from training.losses import log_entry
@@ -59,6 +61,9 @@ def train(config: Config) -> Scores:
 def optimize(run: Run, interruption: Interruption) -> None:
     """Do the remaining steps of a run; log, validate and save."""
     recipe, monitoring = run.config.training, run.config.monitoring
+    if run.first == run.steps:  # shortened to the steps already done, or finished before
+        ensure_weights(run)
+        return
     stream, meter, saved = batches(run), Meter(run.folder), time.monotonic()
     todo = range(run.first, run.steps)
     for step in tqdm(todo, "training", initial=run.first, total=run.steps, disable=None):
@@ -78,12 +83,10 @@ def optimize(run: Run, interruption: Interruption) -> None:
         run.optimizer.step()
         if logs:
             run.log.event("step", done, **log_entry(recipe, loss), lr=lr, gradient_norm=norm)
-        if validates:
-            psnr = validate(run, done)
-            if psnr > run.best or not run.data.validation:
-                run.best = psnr
-                save_weights(run, done)
-        if last or stops or time.monotonic() - saved > 60 * monitoring.save_minutes:
+        better = validates and validate(run, done)
+        late = time.monotonic() - saved > 60 * monitoring.save_minutes
+        # The state follows the weights, so that they are never those of a later step that is lost.
+        if better or last or stops or late:
             save_state(run, done)
             saved = time.monotonic()
         if stops:
@@ -109,7 +112,7 @@ def compute_gradients(run: Run, stream: Iterator[PatchPair]) -> tuple[Tensor, Te
 def interrupted(run: Run, done: int, interruption: Interruption) -> Interrupted:
     """The exception that ends an interrupted run, with the command that resumes it."""
     reason = interruption.received or signal.SIGTERM  # None on ranks that only heard of it
-    command = f"{ranks.launcher()} {run.origin['provenance']['command']}"
+    command = f"{ranks.launcher()} {shlex.join(sys.argv)}"
     return Interrupted(
         f"stopped by {reason.name} after step {done} of {run.steps}, which is saved; to resume: "
         f"{command}",
@@ -117,8 +120,12 @@ def interrupted(run: Run, done: int, interruption: Interruption) -> Interrupted:
     )
 
 
-def validate(run: Run, done: int) -> float:
-    """Score the monitored pairs, log an image of the first, and return the mean PSNR in `y`."""
+def validate(run: Run, done: int) -> bool:
+    """Score the monitored pairs, log an image of the first, and save weights that are better.
+
+    Returns:
+        Whether the weights were saved. Without validation pairs, the last ones are the best.
+    """
 
     def view(index: int, pair: Pair, derained: Pixels) -> None:
         if index == 0:
@@ -128,7 +135,25 @@ def validate(run: Run, done: int) -> float:
     scores = evaluate(run.network, run.monitored, ["y"], run.device, run.precision, view=view)
     psnr = scores.mean("y", "psnr")
     run.log.event("eval", done, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))
-    return psnr
+    missing = ranks.from_main((run.folder / "best.pt").exists) is False
+    better = psnr > run.best or not run.data.validation or missing
+    if better:
+        run.best = psnr
+        save_weights(run, done)
+    return better
+
+
+def ensure_weights(run: Run) -> None:
+    """Write best.pt after the last step if it is missing, or is of an earlier step by accident."""
+
+    def is_current() -> bool:
+        best = run.folder / "best.pt"
+        if not best.exists() or run.data.validation:
+            return best.exists()
+        return bool(load_weights(best).metadata.get("step") == run.steps)
+
+    if not ranks.from_main(is_current):
+        validate(run, run.steps)
 
 
 def score_test(run: Run) -> Scores:
@@ -147,7 +172,6 @@ def publish(run: Run, weights: Path, scores: Scores) -> None:
     write_scores(run.folder, scores, {**describe_weights(weights), **run.origin})
     psnr, ssim = (scores.mean("y", field) for field in ("psnr", "ssim"))
     run.log.event("test", run.steps, psnr_y=psnr, ssim_y=ssim)
-    run.log.close()
     print(table(scores, run.config.data, f"{type(run.network).__name__} ({weights})"))
     print(f"\nwritten: {weights}, {run.folder}/scores.csv, scores.json, strips/, tensorboard/")
 
@@ -155,6 +179,8 @@ def publish(run: Run, weights: Path, scores: Scores) -> None:
 @ranks.main_only
 def announce(run: Run) -> None:
     """Print and log the start of the run."""
+    if run.data.left_out:
+        print(f"{run.data.left_out} training pairs left out: they show scenes of validation pairs")
     verb = f"resuming after step {run.first} of" if run.first else "training for"
     print(
         f"{run.config.name}: {verb} {run.steps} steps on {run.data.patches.describe()}; "

@@ -42,7 +42,8 @@ def train_config(
     Raises:
         UserError: unknown preset or flag, or an invalid value.
     """
-    preset, flags = _preset([RENAMED.get(flag, flag) for flag in arguments])
+    parts = [argument.partition("=") for argument in arguments]
+    preset, flags = _preset([RENAMED.get(name, name) + rest + value for name, rest, value in parts])
     return _parse(Config, preset, flags, f"{program} {preset.name}", description)
 
 

@@ -309,6 +309,9 @@ class Training:
         _require(
             self.layer_angle <= 180, f"--layer-angle must be at most 180, got {self.layer_angle:g}"
         )
+        fits = all(0 < share <= 1 for share in self.milestones)
+        _require(fits, f"--milestones must be above 0 and at most 1, got {self.milestones}")
+        _require(self.seed < 2**63, f"--seed must be below 2^63, got {self.seed}")
         _require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
         _require(self.jpeg <= 100, f"--jpeg must be at most 100, got {self.jpeg}")
         _require(self.cooldown <= 1, f"--cooldown must be at most 1, got {self.cooldown:g}")
@@ -371,11 +374,13 @@ class Config:
     run: Path | None = None
     """Folder of the run; default runs/NAME."""
     dry_run: bool = False
-    """Print the plan, time two steps, and exit without training."""
+    """Print the plan, time three steps, and exit without training."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
         _require_finite(self, "workers")
+        fits = self.training.loss != "danet" or self.network.name == "danet"
+        _require(fits, f"--loss danet needs the outputs of DANet, not of {self.network.name}")
 
 
 @dataclass(frozen=True)

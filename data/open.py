@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 from config.schema import Config, Folders, Synthetic
 from data.camera import Camera
 from data.layouts import FolderPairs, find_pairs
-from data.pairs import Pairs
+from data.pairs import Pairs, Selection
 from data.patches import Patches
 from data.rain_layers import (
     RainExchange,
@@ -25,6 +25,7 @@ class TrainingData(NamedTuple):
     patches: Patches
     validation: Pairs
     test: Pairs
+    left_out: int = 0  # training pairs that show a scene of a validation pair
 
 
 def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pairs:
@@ -45,7 +46,8 @@ def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pa
 def open_training(config: Config) -> TrainingData:
     """Open the patches, validation pairs and test pairs of a training run.
 
-    Images in `--clean` that equal the ground truth of a validation or test pair are excluded.
+    Training pairs that show a scene of a validation pair are excluded. So are images in `--clean`
+    that equal the ground truth of a validation or test pair.
     `--validation N` also holds out N layers of every `--layers` folder. They become further
     validation pairs, over the scenes of the first ones.
 
@@ -65,6 +67,15 @@ def open_training(config: Config) -> TrainingData:
             f"{recipe.validation}"
         )
     validation, pairs = pairs[: recipe.validation], pairs[recipe.validation :]
+    left_out = 0
+    if shown := {pair.clean.tobytes() for pair in validation}:
+        kept = [i for i, pair in enumerate(pairs) if pair.clean.tobytes() not in shown]
+        left_out = len(pairs) - len(kept)
+        pairs = Selection(pairs, kept) if left_out else pairs
+    if not pairs:
+        raise UserError(
+            "all training pairs show scenes of the validation pairs: lower --validation"
+        )
 
     scored = {pair.clean.tobytes() for pair in (*validation, *test)} if clean else set()
     images = [image for folder in clean for image in open_clean(folder)]
@@ -88,4 +99,4 @@ def open_training(config: Config) -> TrainingData:
         RainExchange(sources, recipe.exchange, recipe.modelled, variation),
         Camera(recipe.blur, recipe.veil, recipe.noise, recipe.jpeg),
     )
-    return TrainingData(patches, validation, test)
+    return TrainingData(patches, validation, test, left_out)

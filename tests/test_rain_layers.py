@@ -1,6 +1,7 @@
 """Rain layers: extraction, exchange, and camera degradations."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -293,9 +294,25 @@ def test_folders_of_clean_images_and_layers(folders: Folders, picture: Picture) 
         open_layers(folders.layers[0])
 
 
+def test_training_pairs_with_a_validation_scene_are_left_out(
+    folders: Folders, picture: Picture
+) -> None:
+    assert folders.train_folder is not None
+    rainy = np.minimum(picture(seed=0), 254) + 1  # another rain over the scene of rain-0
+    write_image(folders.train_folder / "norain-7.png", picture(seed=0))
+    write_image(folders.train_folder / "rain-7.png", rainy)
+    recipe = Training(patch_size=16, validation=1)
+    config = Config("mine", replace(folders, clean=(), layers=()), training=recipe)
+    data = open_training(config)
+    assert [pair.name for pair in data.validation] == ["rain-0"]
+    assert [pair.name for pair in data.patches.pairs] == ["rain-1", "rain-2"]
+    assert [pair.name for pair in data.patches.pairs[1:]] == ["rain-2"]
+    assert data.left_out == 1
+
+
 def test_scored_scenes_are_excluded_from_training(folders: Folders, picture: Picture) -> None:
     recipe = Training(patch_size=16, exchange=0.5, validation=1)
-    patches, validation, test = open_training(Config("mine", folders, training=recipe))
+    patches, validation, test, _ = open_training(Config("mine", folders, training=recipe))
     assert (len(patches.pairs), len(test)) == (2, 2)
     for image, seed in zip(patches.clean_scenes, (20, 21), strict=True):
         assert np.array_equal(image, picture(seed=seed))

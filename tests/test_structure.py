@@ -84,7 +84,8 @@ def test_nobody_changes_the_search_path() -> None:
 IMPORT_ALL = """
 import importlib, sys
 import av, cv2, hypothesis, matplotlib.figure, PIL.Image, safetensors.torch, skimage.data
-import skimage.metrics, tensorboardX.writer, torch.utils.flop_counter, tqdm, tyro
+import skimage.metrics, tensorboardX.event_file_writer, tensorboardX.summary
+import torch.utils.flop_counter, tqdm, tyro
 
 def watch(event, arguments):
     reads_python = event == "open" and str(arguments[0]).endswith((".py", ".pyc"))

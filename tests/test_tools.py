@@ -259,6 +259,11 @@ def test_plot_runs(tmp_path: Path) -> None:
         plot_runs.main([])
     with pytest.raises(UserError, match="expected the folder of a run"):
         plot_runs.main([str(tmp_path)])
+    with pytest.raises(UserError, match=r"--output must end in one of .*\.png"):
+        plot_runs.main([str(run), "--output", str(tmp_path / "a.xyz")])
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"event": "st')  # half written
+    assert len(plot_runs.read_log(run)) == len(events)
     (run / "log.jsonl").write_text(json.dumps(events[0]) + "\n")
     with pytest.raises(UserError, match="has no step yet"):
         plot_runs.main([str(run)])
@@ -288,3 +293,6 @@ def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixt
     assert str(tmp_path) not in json.dumps(about)
     with pytest.raises(UserError, match=r"expected NAME\.safetensors"):
         export_weights.main([str(tiny.run), str(tmp_path / "x.pt")])
+    checkpoint.save_weights(tiny.run / "best.pt", own._replace(metadata={}))
+    with pytest.raises(UserError, match=r"scores.json are not those of .*best.pt: finish the run"):
+        export_weights.main([str(tiny.run), str(target)])

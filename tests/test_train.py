@@ -1,5 +1,6 @@
 """The training loop: resume, workers, losses, errors."""
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -157,6 +159,61 @@ def test_length_can_change_before_the_cooldown(muon: Config, tmp_path: Path) -> 
         train(with_training(late, steps=12))  # step 7 would have had a lower rate
     with pytest.raises(UserError, match=r"other settings \(training.lr 0.002, now 0.003\)"):
         train(with_training(late, lr=0.003))
+
+
+def test_shortened_to_the_steps_already_done(muon: Config) -> None:
+    """The weights are those of the last step, also if none or earlier ones were saved."""
+    assert muon.run is not None
+    longer = with_training(muon, steps=1000, cooldown=0)
+    for step in (2, 5):  # the second is after the evaluation of step 3
+        train_until(longer, step)
+        train(with_training(longer, steps=step))
+        metadata = checkpoint.load_weights(muon.run / "best.pt").metadata
+        assert metadata["step"] == step
+        state = checkpoint.load(muon.run / "latest.pt")
+        assert_identical(weights_of(muon), state["network"])
+
+
+def test_best_weights_are_never_those_of_a_lost_step(tiny: Config) -> None:
+    """The resume state is saved with them, even if it is not due."""
+    monitoring = replace(tiny.monitoring, save_minutes=5)
+    config = replace(with_training(tiny, validation=2), monitoring=monitoring)
+    train_until(config, 3)
+    assert config.run is not None
+    assert checkpoint.load_weights(config.run / "best.pt").metadata["step"] == 3
+    assert checkpoint.load(config.run / "latest.pt")["step"] == 3
+    (config.run / "best.pt").unlink()
+    train(config)
+    assert checkpoint.load_weights(config.run / "best.pt").metadata["step"] == 6
+
+
+def test_a_full_disk_stops_the_log_with_one_line(
+    tiny: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with open_run(tiny) as run:
+        monkeypatch.setattr(run.log.board, "write_event", fail)
+        for _ in range(20):  # more than the queue of tensorboardX holds
+            with pytest.raises(UserError, match=r"cannot write .*tensorboard: No space left"):
+                run.log.event("step", 1, loss=0.5)
+
+
+def test_regrouped_layers_are_other_data(muon: Config, tmp_path: Path) -> None:
+    """All folders of layers are equally likely."""
+    for number in range(2):
+        grey = np.full((20, 20, 3), 50 + number, np.uint8)
+        for folder in (f"one{number}", "both"):
+            write_image(tmp_path / folder / f"{number}.png", grey)
+    assert isinstance(muon.data, Folders)
+    apart = (tmp_path / "one0", tmp_path / "one1")
+    config = replace(muon, data=replace(muon.data, layers=apart))
+    train(config)
+    train(config)
+    together = replace(muon.data, layers=(tmp_path / "both",))
+    with pytest.raises(UserError, match=r"other settings \(layer_sources"):
+        train(replace(config, data=together))
 
 
 def test_resuming_with_another_optimizer_is_refused(tiny: Config) -> None:
@@ -378,7 +435,9 @@ def test_nothing_is_chosen_on_the_test_set(tiny: Config) -> None:
     assert checkpoint.load_weights(tiny.run / "best.pt").metadata["step"] == 6
 
 
-def test_init_from_weights(tiny: Config, tmp_path: Path) -> None:
+def test_init_from_weights(
+    tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     train(tiny)
     assert tiny.run is not None
     first = tiny.run / "best.pt"
@@ -398,6 +457,16 @@ def test_init_from_weights(tiny: Config, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not fit this JDNet"):
         train(wider)
     assert not (tmp_path / "third").exists()
+    with pytest.raises(UserError, match=r"--init-from .*best.pt would be overwritten"):
+        train(replace(tiny, init_from=first))
+    capsys.readouterr()
+    other = JDNetConfig(units=1, channels=16, scales=2, pooling=2, position="patch")
+    train(replace(still, network=other, run=tmp_path / "other"))
+    notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith("note")]
+    assert [note.partition("best.pt has ")[2] for note in notes] == [
+        "pooling 4, this run has pooling 2",
+        "position image, this run has position patch",
+    ]
 
 
 def test_an_exploding_loss_names_the_step_and_keeps_the_state(
@@ -440,7 +509,7 @@ def test_states_without_newer_settings_still_resume(tiny: Config) -> None:
     assert tiny.run is not None
     state = checkpoint.load(tiny.run / "latest.pt")
     settings = json.loads(state["settings"])
-    del settings["network.position"]
+    del settings["network.position"], settings["layer_sources"]
     settings["training.held_out"] = settings.pop("training.validation")  # its old name
     settings["start_sha256"] = settings.pop("init_sha256")
     checkpoint.save(tiny.run / "latest.pt", {**state, "settings": json.dumps(settings)})

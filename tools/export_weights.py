@@ -65,8 +65,10 @@ def main(arguments: list[str]) -> None:
     scores = options.run / "scores.json"
     if not scores.is_file():
         raise UserError(f"no {scores}: finish the run, train.py scores the test pairs at the end")
-    weights = load_weights(options.run / "best.pt")
-    facts = about(weights.metadata, json.loads(scores.read_text()))
+    weights, scored = load_weights(options.run / "best.pt"), json.loads(scores.read_text())
+    if scored["sha256"] != hashlib.sha256((options.run / "best.pt").read_bytes()).hexdigest():
+        raise UserError(f"{scores} are not those of {options.run}/best.pt: finish the run")
+    facts = about(weights.metadata, scored)
     checkpoint.save_weights(options.target, weights._replace(metadata=facts))
     print(json.dumps(facts, indent=2))
     print(f"written: {options.target}")

@@ -41,7 +41,8 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     path = folder / "log.jsonl"
     if not path.is_file():
         raise UserError(f"no {path}: expected the folder of a run of train.py")
-    events = [json.loads(line) for line in path.read_text().splitlines()]
+    complete = path.read_text().rpartition("\n")[0]  # the last line may be half written
+    events = [json.loads(line) for line in complete.splitlines()]
     if not any(event["event"] == "step" for event in events):
         raise UserError(f"{path} has no step yet: try again later")
     return events
@@ -82,6 +83,9 @@ def main(arguments: list[str]) -> None:
         raise UserError("no runs: give one or more folders, as in runs/a runs/b")
     if options.window < 1:
         raise UserError(f"--window must be at least 1, got {options.window}")
+    kinds = Figure().canvas.get_supported_filetypes()
+    if options.output.suffix[1:] not in kinds:
+        raise UserError(f"--output must end in one of .{', .'.join(kinds)}, got {options.output}")
     runs = {str(folder): read_log(folder) for folder in options.runs}
     options.output.parent.mkdir(parents=True, exist_ok=True)
     draw(runs, options.window).savefig(options.output, dpi=100)

@@ -21,8 +21,8 @@ from utils.runtime import (
 def plan(config: Config) -> str:
     """Describe a run as aligned text.
 
-    Time and memory are estimated from two steps. On the CPU these use at most two patches, and the
-    result is scaled to the batch size.
+    Time and memory are estimated from three steps. On the CPU these have one or two patches, and
+    the result is extrapolated to the batch size.
 
     Raises:
         UserError: the data cannot be used.
@@ -38,17 +38,17 @@ def plan(config: Config) -> str:
 
     count = min(recipe.batch_size, 2) if device.type == "cpu" else recipe.batch_size
     patch = torch.rand(count, 3, recipe.patch_size, recipe.patch_size, device=device)
-    before, seconds = peak_memory(device), 0.0
-    for _ in range(2):  # the first is a warm-up
+    peaks, seconds = [], 0.0
+    for part in (patch[:1], patch, patch):  # the first two are warm-ups
         start = time.perf_counter()
         with autocast(device, precision):
-            outputs = network.stages(patch)
-        compute_loss(outputs, patch).backward()
+            outputs = network.stages(part)
+        compute_loss(outputs, part).backward()
         synchronize(device)
         seconds = time.perf_counter() - start
-    scale = recipe.batch_size / count
-    seconds *= scale * recipe.accumulate
-    memory = before + (peak_memory(device) - before) * scale
+        peaks.append(peak_memory(device))
+    seconds *= recipe.batch_size / count * recipe.accumulate
+    memory = peaks[0] + (peaks[-1] - peaks[0]) * (recipe.batch_size - 1) / max(1, count - 1)
 
     side, passes = recipe.patch_size, steps * patches_per_step(recipe) / scenes
     rows = {

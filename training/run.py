@@ -90,6 +90,11 @@ def open_run(config: Config) -> Iterator[Run]:
     recipe = config.training
     ranks.share_of_batch(recipe.batch_size)
     folder = config.run or Path("runs") / config.name
+    if config.init_from and config.init_from.resolve().parent == folder.resolve():
+        raise UserError(
+            f"--init-from {config.init_from} would be overwritten: copy it elsewhere, or choose "
+            "another --run"
+        )
     device = choose_device(ranks.local_device(config.machine.device))
     precision = choose_precision(config.machine.precision, device)
     data = open_data(config)
@@ -110,7 +115,8 @@ def open_run(config: Config) -> Iterator[Run]:
             "init_sha256": settings["init_sha256"],
             "provenance": provenance(device),
         }
-        yield Run(
+        log = RunLog(folder, first)
+        run = Run(
             config=config,
             folder=folder,
             device=device,
@@ -125,8 +131,12 @@ def open_run(config: Config) -> Iterator[Run]:
             first=first,
             steps=total_steps(recipe, scenes),
             best=best,
-            log=RunLog(folder, first),
+            log=log,
         )
+        try:
+            yield run
+        finally:
+            log.close()
 
 
 @contextmanager
@@ -186,9 +196,17 @@ def build_network(config: Config, device: torch.device) -> Network:
     torch.manual_seed(config.training.seed)
     network = NETWORKS[config.network.name](**asdict(config.network))
     if config.init_from:
-        state = load_weights(config.init_from).state
-        checkpoint.load_state(network, grow(network, state), config.init_from)
+        weights = load_weights(config.init_from)
+        checkpoint.load_state(network, grow(network, weights.state), config.init_from)
+        for key, now in asdict(config.network).items():
+            if key != "units" and (then := weights.arguments.get(key, now)) != now:
+                _note(f"{config.init_from} has {key} {then}, this run has {key} {now}")
     return place(network, device)
+
+
+@ranks.main_only
+def _note(text: str) -> None:
+    print(f"note: {text}")
 
 
 def batches(run: Run) -> Iterator[PatchPair]:
@@ -232,6 +250,10 @@ def _settings(config: Config, data: TrainingData, replicas: int) -> dict[str, An
         "precision": config.machine.precision,
         "batch_norm_replicas": replicas,
         "data_sha256": pixels.hexdigest(),
+        # Layers of all sources are equally likely, so their grouping matters.
+        "layer_sources": [
+            [len(source.images), source.rendered] for source in data.patches.exchange.sources
+        ],
         "init_sha256": config.init_from
         and hashlib.sha256(config.init_from.read_bytes()).hexdigest(),
         # With validation, best.pt is selected among the evaluated steps.

@@ -63,7 +63,7 @@ def load(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(
-            f"no checkpoint {path}: train one with train.py or name another with --weights"
+            f"no checkpoint {path}: expected a file, for example runs/NAME/best.pt after training"
         )
     try:
         if path.suffix == ".safetensors":

@@ -145,7 +145,7 @@ def launcher() -> str:
     """The program that started this script."""
     if size() == 1:
         return "python"
-    return f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', size())}"
+    return f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', size())} --"
 
 
 def share_of_batch(batch_size: int) -> range:

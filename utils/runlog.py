@@ -2,10 +2,14 @@
 
 import json
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from tensorboardX.writer import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # type: ignore[attr-defined]
+from tensorboardX.summary import image, scalar
 from tqdm import tqdm
 
 from utils.files import write_text, writing
@@ -30,7 +34,10 @@ class RunLog:
             kept = [line for line in path.read_text().splitlines() if _step(line) <= step]
             write_text(path, "".join(line + "\n" for line in kept))
         self.path = path
-        self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+        (folder / "tensorboard").mkdir(exist_ok=True)
+        # tensorboardX's SummaryWriter blocks for ever once its thread has met a full disk.
+        self.board = EventsWriter(str(folder / "tensorboard" / "events"))
+        self._show(step + 1, session_log=SessionLog(status=SessionLog.START))  # hides later steps
 
     @main_only
     def event(self, name: str, step: int, **values: Any) -> None:
@@ -43,7 +50,7 @@ class RunLog:
             stream.write(json.dumps({"event": name, "step": step, **values}) + "\n")
         numbers = {key: value for key, value in values.items() if isinstance(value, float)}
         for key, value in numbers.items():
-            self.board.add_scalar(f"{name}/{key}", value, step)
+            self._show(step, summary=scalar(f"{name}/{key}", value))
         # On a terminal tqdm's bar already shows the steps.
         if numbers and (name != "step" or not sys.stderr.isatty()):
             tqdm.write(f"{name} {step}: " + ", ".join(f"{k} {v:.5g}" for k, v in numbers.items()))
@@ -51,12 +58,18 @@ class RunLog:
     @main_only
     def picture(self, name: str, step: int, pixels: Pixels) -> None:
         """Add an [H, W, 3] image to TensorBoard."""
-        self.board.add_image(name, pixels, step, dataformats="HWC")
+        self._show(step, summary=image(name, pixels, dataformats="HWC"))
 
     @main_only
     def close(self) -> None:
-        """Flush and close the TensorBoard writer."""
-        self.board.close()
+        """Close the TensorBoard writer; on a full disk, what is missing was reported before."""
+        with suppress(OSError):
+            self.board.close()
+
+    def _show(self, step: int, **content: Any) -> None:
+        with writing(self.path.parent / "tensorboard"):
+            self.board.write_event(Event(wall_time=time.time(), step=step, **content))
+            self.board.flush()
 
 
 def _step(line: str) -> int:
