@@ -374,7 +374,7 @@ class Config:
     run: Path | None = None
     """Folder of the run; default runs/NAME."""
     dry_run: bool = False
-    """Print the plan, time three steps, and exit without training."""
+    """Print the plan, time a few steps, and exit without training."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""

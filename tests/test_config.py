@@ -165,6 +165,9 @@ def test_help_shows_the_defaults_of_the_preset(
         (["--layer-size", "1.5", "0.5"], r"^--layer-size must be two ascending factors in .*0.5$"),
         (["--layer-gain", "0", "1"], r"^--layer-gain must be two ascending factors in .* 0 1$"),
         (["--layer-angle", "200"], r"^--layer-angle must be at most 180, got 200$"),
+        (["--loss", "danet"], r"^--loss danet needs the outputs of DANet, not of jdnet$"),
+        (["--milestones", "nan"], r"^--milestones must be above 0 and at most 1, got \(nan,\)$"),
+        (["--seed", str(2**63)], r"^--seed must be below 2\^63, got 9223"),
         (["--cooldown", "2"], r"^--cooldown must be at most 1, got 2$"),
         (["--weight-decay", "0.1"], r"^--weight-decay needs --optimizer muon$"),
         (["--threads", "0"], r"^--threads must be positive and finite, got 0$"),
@@ -245,7 +248,7 @@ def test_mistakes_in_tool_options_are_one_line(arguments: list[str], message: st
 
 
 def test_old_flags_still_work() -> None:
-    config = train_config(["rain100l", "--held-out", "20", "--start", "w.pt"])
+    config = train_config(["rain100l", "--held-out=20", "--start", "w.pt"])
     assert (config.training.validation, config.init_from) == (20, Path("w.pt"))
 
 

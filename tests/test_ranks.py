@@ -179,3 +179,11 @@ def test_the_number_of_gpus_is_part_of_the_settings(
 def test_tf32_needs_a_gpu(tiny: Config) -> None:
     with pytest.raises(UserError, match="--precision tf32 needs a GPU, got cpu"):
         train(replace(tiny, machine=replace(tiny.machine, precision="tf32", device="cpu")))
+
+
+def test_the_command_that_resumes_keeps_its_flags_from_torchrun(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ranks, "size", lambda: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert ranks.launcher() == "torchrun --nproc-per-node 4 --"  # torchrun has --run-path

@@ -21,7 +21,7 @@ from utils.runtime import (
 def plan(config: Config) -> str:
     """Describe a run as aligned text.
 
-    Time and memory are estimated from three steps. On the CPU these have one or two patches, and
+    Time and memory are estimated from a few steps. On the CPU these have at most four patches, and
     the result is extrapolated to the batch size.
 
     Raises:
@@ -36,19 +36,22 @@ def plan(config: Config) -> str:
     network = build_network(config, device)
     compute_loss = make_loss(recipe)
 
-    count = min(recipe.batch_size, 2) if device.type == "cpu" else recipe.batch_size
-    patch = torch.rand(count, 3, recipe.patch_size, recipe.patch_size, device=device)
+    size = recipe.batch_size
+    counts = [min(size, n) for n in (1, 2, 4, 4)] if device.type == "cpu" else [size, size]
+    patch = torch.rand(max(counts), 3, recipe.patch_size, recipe.patch_size, device=device)
     peaks, seconds = [], 0.0
-    for part in (patch[:1], patch, patch):  # the first two are warm-ups
+    for count in counts:  # all but the last are warm-ups
         start = time.perf_counter()
+        network.zero_grad()
         with autocast(device, precision):
-            outputs = network.stages(part)
-        compute_loss(outputs, part).backward()
+            outputs = network.stages(patch[:count])
+        compute_loss(outputs, patch[:count]).backward()
         synchronize(device)
         seconds = time.perf_counter() - start
         peaks.append(peak_memory(device))
-    seconds *= recipe.batch_size / count * recipe.accumulate
-    memory = peaks[0] + (peaks[-1] - peaks[0]) * (recipe.batch_size - 1) / max(1, count - 1)
+    seconds *= size / counts[-1] * recipe.accumulate
+    per_patch = (peaks[-1] - peaks[1]) / max(1, counts[-1] - counts[1])
+    memory = peaks[-1] + per_patch * (size - counts[-1])
 
     side, passes = recipe.patch_size, steps * patches_per_step(recipe) / scenes
     rows = {
