@@ -135,8 +135,8 @@ def validate(run: Run, done: int) -> bool:
     scores = evaluate(run.network, run.monitored, ["y"], run.device, run.precision, view=view)
     psnr = scores.mean("y", "psnr")
     run.log.event("eval", done, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))
-    missing = ranks.from_main((run.folder / "best.pt").exists) is False
-    better = psnr > run.best or not run.data.validation or missing
+    exists = ranks.from_main((run.folder / "best.pt").exists)
+    better = psnr > run.best or not run.data.validation or not exists
     if better:
         run.best = psnr
         save_weights(run, done)

@@ -76,6 +76,8 @@ def main(arguments: list[str]) -> None:
         raise UserError("no weights: give one or more files with --weights")
     if options.side <= 2 * MARGIN:
         raise UserError(f"--side must exceed {2 * MARGIN}, got {options.side}")
+    if options.limit is not None and options.limit < 1:
+        raise UserError(f"--limit must be at least 1, got {options.limit}")
     keep_freed_memory()
     device = choose_device(options.device)
     files = find_rainy(options.images)[: options.limit]

@@ -56,7 +56,7 @@ def plan(config: Config) -> str:
     side, passes = recipe.patch_size, steps * patches_per_step(recipe) / scenes
     rows = {
         "data": f"{data.patches.describe()} for training, {len(data.validation)} validation and "
-        f"{len(data.test)} test pairs",
+        f"{len(data.test)} test pairs" + f", {data.left_out} left out" * bool(data.left_out),
         "network": f"{config.network.name}, {count_parameters(network):,} parameters",
         "step": f"{recipe.accumulate} x {recipe.batch_size} patches of {side}x{side}, "
         f"{recipe.loss} loss, {config.machine.precision} on {device}",
