@@ -23,11 +23,17 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 
 
 def release_of(data: Folders | Synthetic) -> Release | None:
-    """Reference facts of the release that `data` names, or None if unknown."""
-    if isinstance(data, Folders):
-        for dataset in DATASETS:
-            if dataset.config.name == data.dataset:
-                return dataset.releases.get(data.release)
+    """Reference facts of the release that `data` names, or None if unknown.
+
+    Images in another layout than the default release's are of another release, or other images.
+    """
+    for dataset in DATASETS:
+        own = dataset.config.data
+        if not isinstance(data, Folders) or not isinstance(own, Folders):
+            continue
+        if dataset.config.name == data.dataset:
+            other = data.release == own.release and data.layout != own.layout
+            return None if other else dataset.releases.get(data.release)
     return None
 
 

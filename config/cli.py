@@ -10,13 +10,14 @@ import contextlib
 import difflib
 import io
 import re
+from dataclasses import fields
 from functools import partial
 from typing import TypeVar
 
 import tyro
 
 from config import CONFIGS
-from config.schema import Config, EvalConfig, ShowConfig
+from config.schema import Config, EvalConfig, Folders, ShowConfig
 from utils.errors import UserError
 
 T = TypeVar("T")
@@ -30,6 +31,7 @@ MARKERS = (
     tyro.conf.PositionalMetavarFromFieldName,
 )
 
+FOLDERS = {"--" + field.name.replace("_", "-") for field in fields(Folders)}
 # Old flag names -> current names; the old ones are accepted for one more release.
 RENAMED = {"--held-out": "--validation", "--start": "--init-from"}
 
@@ -118,6 +120,8 @@ def _parse(
     message = _one_line(stderr.getvalue())
     if late := [flag for flag in flags if flag in CONFIGS]:
         message += f" ({late[0]} is a preset: it comes first)"
+    elif {flag.partition("=")[0] for flag in flags} & FOLDERS and "Unrecognized" in message:
+        message += " (these need a preset in front, for example rain100l)"
     raise UserError(f"{message}; see {program} --help")
 
 

@@ -87,7 +87,7 @@ class Synthetic:
     image_size: int = 192
     """Side of the square images in pixels, 16 to 300."""
     heaviness: Heaviness = "light"
-    """Heaviness of the rain; mixed alternates light and heavy."""
+    """Heaviness of the rain; mixed has light and heavy rain on every scene in turn."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""

@@ -78,7 +78,7 @@ def open_training(config: Config) -> TrainingData:
         )
 
     scored = {pair.clean.tobytes() for pair in (*validation, *test)} if clean else set()
-    images = [image for folder in clean for image in open_clean(folder)]
+    images = [image for folder in clean for image in open_clean(folder, recipe.patch_size)]
     clean_scenes = [image for image in images if image.tobytes() not in scored]
     sources, variation = [], Variation(recipe.layer_size, recipe.layer_gain, recipe.layer_angle)
     if recipe.exchange:

@@ -62,7 +62,7 @@ class Patches(Dataset[PatchPair]):
     ) -> None:
         exchange, camera = exchange or RainExchange(), camera or Camera()
         needed = [(pair.name, pair.clean.shape) for pair in pairs]
-        needed += [(f"clean image {i}", image.shape) for i, image in enumerate(clean_scenes, 1)]
+        needed += [("a clean image", image.shape) for image in clean_scenes]
         for name, (h, w, *_) in needed:
             if min(h, w) < size:
                 raise UserError(

@@ -16,7 +16,7 @@ from data.layouts import FolderPairs, find_pairs, find_rainy, read_rgb
 from data.pairs import Pair, Pairs
 from data.synthetic import RAINS, add_rain
 from utils.errors import UserError
-from utils.image import Pixels, list_images
+from utils.image import Pixels, list_images, read_image
 
 MAX_CROPS = 6  # of a rendered layer, added up
 GREY_TOLERANCE = 2  # maximum difference between the channels of a rendered layer, in levels
@@ -61,8 +61,8 @@ def rain_layer(pair: Pair) -> Pixels | None:
     return np.asarray(layer, np.uint8)
 
 
-def extract_layers(pairs: Pairs) -> LayerSource:
-    """Extract the rain layers of all pairs.
+def extract_layers(pairs: Pairs, advice: str = "set --exchange 0") -> LayerSource:
+    """Extract the rain layers of all pairs; `advice` ends the message if that is impossible.
 
     Raises:
         UserError: the rain of a pair is not additive and grey.
@@ -73,7 +73,7 @@ def extract_layers(pairs: Pairs) -> LayerSource:
         if layer is None:
             raise UserError(
                 f"cannot exchange the rain of {pair.name}: it is not one grey layer added to the "
-                "clean image, as in Rain100; set --exchange 0"
+                f"clean image, as in Rain100; {advice}"
             )
         layers.append(layer)
     return LayerSource(layers)
@@ -86,29 +86,49 @@ def open_layers(folder: Path) -> LayerSource:
         UserError: the folder is missing or empty, or an image is not a rain layer.
     """
     if _holds_pairs(folder):
-        return extract_layers(FolderPairs(find_pairs(folder, "rain100")))
+        advice = f"remove {folder} from --layers"
+        return extract_layers(FolderPairs(find_pairs(folder, "rain100")), advice)
     layers = []
     for file in find_rainy(folder):
-        image = read_rgb(file)
-        if np.ptp(image.astype(np.int16), axis=2).max() > GREY_TOLERANCE:
-            raise UserError(f"{file} is not a rain layer: expected an image of grey rain on black")
-        layers.append(image[..., 0].copy())
+        image = read_image(file)
+        if image.dtype != np.uint8 or np.ptp(image[..., :3], axis=2).max() > GREY_TOLERANCE:
+            raise UserError(
+                f"{file} is not a rain layer: expected an image of grey rain on black, 8 bits"
+            )
+        layer = image[..., 0].copy()
+        if image.shape[2] == 4:
+            layer = np.rint(layer * (image[..., 3] / 255)).astype(np.uint8)
+        layers.append(layer)
     return LayerSource(layers, rendered=True)
 
 
-def open_clean(folder: Path) -> list[Pixels]:
+def open_clean(folder: Path, side: int = 1) -> list[Pixels]:
     """Clean images of the Rain100 pairs in a folder, or all its images; uint8 [H, W, 3].
 
     Raises:
-        UserError: the folder is missing or empty, or an image cannot be read.
+        UserError: the folder is missing or empty, or an image cannot be read, or is narrower or
+            lower than `side`.
     """
     if _holds_pairs(folder):
         return [pair.clean for pair in FolderPairs(find_pairs(folder, "rain100"))]
-    return [read_rgb(file) for file in find_rainy(folder)]
+    images = []
+    for file in find_rainy(folder):
+        image = read_rgb(file)
+        height, width = image.shape[:2]
+        if min(height, width) < side:
+            raise UserError(
+                f"patches of {side}x{side} do not fit {file} ({width}x{height} pixels): lower "
+                "--patch-size or remove the image"
+            )
+        images.append(image)
+    return images
 
 
 def _holds_pairs(folder: Path) -> bool:
-    return any(file.name.startswith("norain-") for file in list_images(folder))
+    """Whether a folder has both images of Rain100 pairs; one of clean images alone may not."""
+    names = [file.name for file in list_images(folder)]
+    rainy = any(name.startswith("rain-") for name in names) or (folder / "rainy").is_dir()
+    return rainy and any(name.startswith("norain-") for name in names)
 
 
 def exchange_rain(

@@ -68,7 +68,7 @@ class SyntheticPairs(Sequence[Pair]):
         split: "train" or "test"; they have no scene in common.
         count: number of pairs.
         size: side of the square images in pixels, at most 300.
-        heaviness: "light", "heavy", or "mixed" to alternate between them.
+        heaviness: "light", "heavy", or "mixed": both, for every scene in turn.
         seed: any integer >= 0.
     """
 
@@ -90,9 +90,10 @@ class SyntheticPairs(Sequence[Pair]):
 
 def _make_pair(split: Split, index: int, size: int, heaviness: Heaviness, seed: int) -> Pair:
     random = np.random.default_rng([seed, 2 if split == "train" else 3, index])
-    scene = SCENES[split][index % len(SCENES[split])]
+    turn, position = divmod(index, len(SCENES[split]))
+    scene = SCENES[split][position]
     clean = _crop(_photograph(scene), size, random)
-    kind = heaviness if heaviness != "mixed" else ("light", "heavy")[index % 2]
+    kind = heaviness if heaviness != "mixed" else ("light", "heavy")[turn % 2]
     return Pair(f"{index:03d}-{scene}-{kind}", add_rain(clean, RAINS[kind], random), clean)
 
 

@@ -105,5 +105,6 @@ def published_rows(data: Folders | Synthetic, pairs: int) -> tuple[Published, ..
 def title(data: Folders | Synthetic, pairs: int) -> str:
     """Title of a table: dataset, release and number of pairs."""
     if isinstance(data, Folders):
-        return f"{data.dataset}, {data.release} release, {pairs} pairs"
+        release = f", {data.release} release" if release_of(data) else ""
+        return f"{data.dataset}{release}, {pairs} pairs"
     return f"synthetic, {data.heaviness} rain, {pairs} pairs"

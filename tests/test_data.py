@@ -219,6 +219,7 @@ def test_rain_brightens_and_heavy_rain_has_lower_psnr() -> None:
     assert psnr["heavy"] < psnr["light"] - 4
 
 
-def test_mixed_rain_alternates() -> None:
-    kinds = [pair.name.rsplit("-", 1)[1] for pair in SyntheticPairs("train", 4, 32, "mixed")]
-    assert kinds == ["light", "heavy", "light", "heavy"]
+def test_mixed_rain_puts_both_kinds_on_every_scene() -> None:
+    names = [pair.name.split("-", 1)[1] for pair in SyntheticPairs("test", 6, 32, "mixed")]
+    kinds = ("light", "light", "heavy", "heavy", "light", "light")
+    assert names == [f"{n}-{k}" for n, k in zip(("chelsea", "coffee") * 3, kinds, strict=True)]

@@ -383,6 +383,28 @@ def test_float32_under_autocast() -> None:
     torch.testing.assert_close(out.double(), exact, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_position_of_another_type_than_the_features(dtype: torch.dtype) -> None:
+    """The native code takes all its inputs for float32."""
+    inputs = detached(operator_inputs(dtype=torch.float32))
+    position = inputs.position.to(dtype)
+    exact = reference(*inputs._replace(position=position.float()), 7)
+    for implementation in ("native", "shifts"):
+        out = attention(*inputs._replace(position=position), 7, implementation)
+        torch.testing.assert_close(out, exact, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_in_half_precision(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    network, image = JDNet(units=2, channels=16).eval(), torch.rand(1, 3, 21, 33)
+    with torch.inference_mode():
+        expected = network(image)
+        out = network.to(dtype)(image.to(dtype))
+    assert out.dtype == dtype
+    torch.testing.assert_close(out.float(), expected, rtol=0, atol=0.05)
+
+
 def test_the_choice_of_implementation(monkeypatch: pytest.MonkeyPatch) -> None:
     single, double = torch.zeros(1, 2, 8, 8), torch.zeros(1, 2, 8, 8, dtype=torch.float64)
     best = "shifts" if library.load() is None else "native"

@@ -294,6 +294,14 @@ def test_folders_of_clean_images_and_layers(folders: Folders, picture: Picture) 
         open_layers(folders.layers[0])
 
 
+def test_layers_with_alpha(folders: Folders) -> None:
+    """White streaks whose brightness is in the alpha channel, or in both."""
+    layer = layer_of(0)
+    rgba = np.dstack([np.full((*layer.shape, 3), 255, np.uint8), layer])
+    write_image(folders.layers[0] / "0.png", rgba)
+    assert np.array_equal(open_layers(folders.layers[0]).images[0], layer)
+
+
 def test_training_pairs_with_a_validation_scene_are_left_out(
     folders: Folders, picture: Picture
 ) -> None:

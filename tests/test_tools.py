@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,19 @@ def test_a_good_set(
     assert "2 pairs, 48x48" in shown
     assert "test backgrounds among the training images: 0" in shown
     assert shown.endswith("no problems\n")
+
+    write_image(tmp_path / "clean" / "tiny.png", rainy_pairs[0].clean[:20])
+    write_image(tmp_path / "layers" / "a.png", rainy_pairs[0].clean)
+    with pytest.raises(UserError, match="2 problems"):
+        check(tmp_path, "--clean", str(tmp_path / "clean"), "--layers", str(tmp_path / "layers"))
+    shown = capsys.readouterr().out
+    assert re.search(r"patches of 64x64 do not fit .*tiny.png \(48x20 pixels\)", shown)
+    assert "a.png is not a rain layer" in shown
+    clean = tmp_path / "norain"
+    for number in range(3):
+        write_image(clean / f"norain-{number}.png", rainy_pairs[0].clean)
+    check(tmp_path, "--clean", str(clean), "--patch-size", "48")
+    assert f"{clean}: 3 clean images" in capsys.readouterr().out
 
 
 def test_findings_are_listed_and_counted(

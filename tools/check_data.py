@@ -8,7 +8,7 @@ unreadable files, pairs of different sizes, browser duplicates like `7 (1).png`,
 backgrounds among the training images. Reports halves or folders that look swapped: rain adds light,
 so the rainy image should be the brighter one. Notes scenes that appear in several pairs; the old
 Rain100L test set has nine, as released. Also tells whether the rain is one grey layer added to the
-clean image, as train.py --exchange requires.
+clean image, as train.py --exchange requires. Opens the folders of --clean and --layers.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from config import release_of
 from config.cli import train_config
 from config.schema import Folders
 from data.layouts import PairFiles, find_pairs, read_pair
-from data.rain_layers import rain_layer
+from data.rain_layers import open_clean, open_layers, rain_layer
 from utils.errors import UserError, run_command
 
 BROWSER_DUPLICATE = re.compile(r"\(\d+\)$|( - copy)$", re.IGNORECASE)
@@ -67,9 +67,9 @@ def check_set(
         count += f" and {len(sizes) - 3} other sizes" if len(sizes) > 3 else ""
     repeated = [" = ".join(names) for names in clean.values() if len(names) > 1]
     notes = [f"{len(repeated)} scenes in several pairs: {', '.join(repeated)}"] if repeated else []
+    can = "can" if files and additive == len(files) else "cannot"
     notes.append(
-        f"rain is additive and grey in {additive} of {len(files)} pairs: "
-        + ("--exchange can be used" if additive == len(files) else "--exchange cannot be used")
+        f"rain is additive and grey in {additive} of {len(files)} pairs: --exchange {can} be used"
     )
     if swapped > len(files) / 2:
         problems.append(
@@ -103,6 +103,17 @@ def main(arguments: list[str]) -> None:
     for report in reports.values():
         print("\n".join(report.lines))
     problems = sum(report.problems for report in reports.values())
+    for folder in (*data.clean, *data.layers):
+        try:
+            found = (
+                f"{len(open_clean(folder, config.training.patch_size))} clean images"
+                if folder in data.clean
+                else f"{len(open_layers(folder).images)} rain layers"
+            )
+            print(f"{folder}: {found}")
+        except UserError as error:
+            print(f"{folder}: {error}")
+            problems += 1
     if len(reports) == 2:
         shared = reports["train"].clean.keys() & reports["test"].clean.keys()
         names = sorted(name for key in shared for name in reports["test"].clean[key])

@@ -57,7 +57,8 @@ class SelfAttention(nn.Module):
         # Eq. 2-4
         y = pairwise_attention(projected, position, gamma.flatten(), self.footprint)
         # Channels-last before the LeakyReLU, so that its backward sees a single layout.
-        y = leaky_relu(self.norm_out(y).contiguous(memory_format=torch.channels_last))
+        y = self.norm_out(y.to(self.norm_out.weight.dtype))
+        y = leaky_relu(y.contiguous(memory_format=torch.channels_last))
         out: Tensor = self.expand(y).add_(x)
         return out
 

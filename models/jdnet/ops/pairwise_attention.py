@@ -74,8 +74,8 @@ def pairwise_attention(
         raise ValueError(f"{w}x{h} pixels are too few to reflect for a footprint of {footprint}")
     with without_autocast(features):
         if features.dtype in (torch.float16, torch.bfloat16):
-            features, position = features.float(), position.float()
-        gamma = gamma.to(features.dtype)
+            features = features.float()
+        position, gamma = position.to(features.dtype), gamma.to(features.dtype)
         out: Tensor = _attention(features, position, gamma, footprint, implementation)
         return out
 
