@@ -181,6 +181,9 @@ def test_the_time_of_a_long_run_is_announced(
     assert capsys.readouterr().out == ""
     derain(Shift(), image, tile=256, name="photo.jpg")
     assert capsys.readouterr().out == "photo.jpg: 0.21 megapixels in 10 tiles, about 9 minutes\n"
+    derain(Shift(), image, tile=256, name="a.jpg", ensemble=True)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"a.jpg, pass {i} of 2" for i in (1, 2)]
 
 
 def test_bfloat16_is_close_to_float32() -> None:

@@ -134,3 +134,22 @@ def test_a_network_without_biases() -> None:
     before = layer.weight.detach().clone()
     optimizer.step()
     assert not torch.equal(layer.weight, before)
+
+
+def test_muon_with_frozen_parameters() -> None:
+    """Parameters without a gradient stay as they are; another set of filters is refused."""
+    network = nn.Sequential(nn.Conv2d(2, 2, 3), nn.Conv2d(2, 2, 3))
+    optimizer = Muon(network, 0.1, 0)
+    optimizer.step()  # no gradient at all
+    biases = [layer.bias for layer in network if isinstance(layer, nn.Conv2d)]
+    for bias in biases:
+        assert bias is not None
+        bias.requires_grad_(False)
+    before = [p.detach().clone() for p in network.parameters()]
+    network(torch.rand(1, 2, 8, 8)).sum().backward()
+    optimizer.step()
+    changed = [not torch.equal(p, q) for p, q in zip(network.parameters(), before, strict=True)]
+    assert changed == [True, False, True, False]
+    network[1].weight.grad = None
+    with pytest.raises(ValueError, match="gradients of the same parameters in every step"):
+        optimizer.step()

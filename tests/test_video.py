@@ -451,3 +451,52 @@ def test_show_derains_videos(
             assert np.abs(pixels[:47].astype(int) - target).mean() < 5
         assert [round(1000 * frame.time) for frame in decode(result)] == times
         assert sound_of(result) == sound_of(source)
+
+
+def test_clips_joined_byte_by_byte_follow_each_other(tmp_path: Path) -> None:
+    """The clock of MPEG starts again in the second clip."""
+    film(tmp_path / "one.mpg", EVEN, video="mpeg2video", sound="mp2", time_base=Fraction(1, 25))
+    (tmp_path / "two.mpg").write_bytes(2 * (tmp_path / "one.mpg").read_bytes())
+    frames = keep(tmp_path / "two.mpg", tmp_path / "two.mp4")
+    times = [1000 * frame.time for frame in decode(tmp_path / "two.mp4")]
+    assert len(times) == 50
+    assert np.diff(times) == pytest.approx(40, abs=1)
+    assert frames.notes == ["time stamps that start again, continued: 1"]
+    assert sound_of(tmp_path / "two.mp4")[-1][0] > 1900
+
+
+@pytest.mark.parametrize("name", ["late.mkv", "late.mov"])
+def test_a_late_clock_starts_at_zero(tmp_path: Path, name: str) -> None:
+    """As in segments of a long recording."""
+    hour = 3_600_000
+    film(tmp_path / name, [hour + time for time in EVEN], sound=None)
+    frames = keep(tmp_path / name, tmp_path / "late.mp4")
+    assert [round(1000 * frame.time) for frame in decode(tmp_path / "late.mp4")] == EVEN
+    with av.open(tmp_path / "late.mp4") as video:
+        assert video.duration == pytest.approx(1e6, abs=2e4)
+    assert frames.notes == []
+
+
+def test_interlaced_videos_are_noted(tmp_path: Path) -> None:
+    flags = Flags.interlaced_dct | Flags.interlaced_me
+    base = Fraction(1, 25)
+    film(tmp_path / "tv.mpg", video="mpeg2video", sound=None, time_base=base, flags=flags)
+    frames = keep(tmp_path / "tv.mpg", tmp_path / "tv.mp4")
+    assert frames.notes == ["interlaced: deinterlace it first"]
+
+
+def test_sound_keeps_its_language(tmp_path: Path) -> None:
+    with av.open(tmp_path / "a.mkv", "w") as output:
+        picture = output.add_stream("libx264", 25)
+        picture.width, picture.height = 64, 48
+        for language in ("deu", "fra"):
+            output.add_stream("aac", 48000, layout="mono").metadata["language"] = language
+        frame = av.VideoFrame.from_ndarray(scene(0), "rgb24")
+        output.mux([*picture.encode(frame), *picture.encode(None)])
+        for tone in output.streams.audio:
+            silence = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            silence.sample_rate = 48000
+            output.mux([*tone.encode(silence), *tone.encode(None)])
+    keep(tmp_path / "a.mkv", tmp_path / "a.mp4")
+    with av.open(tmp_path / "a.mp4") as video:
+        assert [s.metadata["language"] for s in video.streams.audio] == ["deu", "fra"]

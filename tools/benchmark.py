@@ -22,7 +22,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from statistics import median
 from typing import Any, Literal
@@ -95,7 +95,7 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
     device = choose_device(case["device"])
     precision = choose_precision(case["precision"], device)
     torch.manual_seed(0)
-    arguments = {"units": case["units"]} if case["units"] else {}
+    arguments = {"units": case["units"]} if case["units"] is not None else {}
     network = (PlainJDNet if case["network"] == PLAIN else NETWORKS[case["network"]])(**arguments)
     network = place(network, device)
     width, height = case["size"]
@@ -233,6 +233,8 @@ def main(arguments: list[str]) -> None:
         return
     options = tool_options(Options, arguments, "python -m tools.benchmark", __doc__)
     sizes = [_size(text) for text in options.sizes]
+    if min(options.repeats, options.batch_size, *options.units, *chain(*sizes)) < 1:
+        raise UserError("--sizes, --units, --batch-size and --repeats must be positive")
     if options.graph and choose_device(options.device).type != "cuda":
         raise UserError("--graph needs a GPU: remove it, or choose a GPU with --device")
     print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
@@ -263,7 +265,8 @@ def _measure_in_subprocess(case: dict[str, Any]) -> dict[str, str]:
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if result.returncode:
         reason = result.stderr.strip().splitlines()[-1:] or [f"status {result.returncode}"]
-        raise UserError(f"{case['network']} at {case['size']} failed: {reason[0]}")
+        message = reason[0].removeprefix("error: ")
+        raise UserError(f"{case['network']} at {case['size']} failed: {message}")
     row: dict[str, str] = json.loads(result.stdout)
     return row
 

@@ -54,11 +54,16 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """Update all parameters that have a gradient; `closure` must be None."""
+        """Update all parameters that have a gradient; `closure` must be None.
+
+        Raises:
+            ValueError: other filters than before have a gradient.
+        """
         assert closure is None
         for group in self.param_groups:
             update = self._step_filters if "momentum" in group else self._step_others
-            update(group, [p for p in group["params"] if p.grad is not None])
+            if parameters := [p for p in group["params"] if p.grad is not None]:
+                update(group, parameters)
 
     def _step_filters(self, group: dict[str, Any], filters: list[Tensor]) -> None:
         # Filters of the same shape are orthogonalised as one batch. The state of the first filter
@@ -71,6 +76,8 @@ class Muon(torch.optim.Optimizer):
             state = self.state[batch[0]]
             if not state:
                 state["momentum"] = torch.zeros_like(grads)
+            if state["momentum"].shape != grads.shape:
+                raise ValueError("Muon needs gradients of the same parameters in every step")
             momentum = state["momentum"].lerp_(grads, 1 - group["momentum"])
             updates = orthogonalize(grads.lerp_(momentum, group["momentum"]))
             scale = ADAM_RMS * math.sqrt(max(updates.shape[1:]))

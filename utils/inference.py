@@ -56,7 +56,10 @@ def derain(
     """
     if ensemble:
         both = (rainy, rainy.flip(2))
-        straight, mirrored = (derain(network, x, tile, precision, name) for x in both)
+        straight, mirrored = (
+            derain(network, x, tile, precision, f"{name}, pass {i} of 2" if name else "")
+            for i, x in enumerate(both, 1)
+        )
         return (straight + mirrored.flip(2)) / 2
     h, w = rainy.shape[1:]
     tile = tile or _tile_that_fits(network, h, w, rainy.device)

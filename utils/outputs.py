@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
@@ -81,9 +82,11 @@ def existing_result(source: Path, target: Path) -> Path | None:
 def unread_photographs(inputs: Iterable[Path], recursive: bool = False) -> list[Path]:
     """List the photographs in input folders that are of a kind this code does not read."""
     folders = [path for path in inputs if path.is_dir()]
-    pattern = "**/*" if recursive else "*"
-    files = (file for folder in folders for file in folder.glob(pattern))
-    return sorted(f for f in files if f.suffix.lower() in UNREAD and not f.name.startswith("."))
+    found = []
+    for folder in folders:
+        with suppress(UserError):  # there is none
+            found += list_images(folder, UNREAD, recursive)
+    return found
 
 
 def strip_of(target: Path) -> Path:

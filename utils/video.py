@@ -26,7 +26,7 @@ from utils.image import Pixels
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
 
 CRF = "17"  # constant quality of x264: no visible loss; 0 is lossless, 23 its default
-BT709, LIMITED = 1, 1  # of FFmpeg's AVColorSpace and AVColorRange, for sources in RGB
+RGB, BT709, LIMITED = 0, 1, 1  # of FFmpeg's AVColorSpace and AVColorRange, for sources in RGB
 # Conversions to RGB and back that change a natural image by less than a grey level.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 
@@ -64,6 +64,8 @@ class Frames:
         self.stream = stream
         self.rate = stream.average_rate or Fraction(25)
         longest = (self._container.duration or 0) / 1e6  # of all streams
+        if "matroska" in self._container.format.name:  # counted from time 0
+            longest -= (self._container.start_time or 0) / 1e6
         self._seconds = float((stream.duration or 0) * (stream.time_base or 0)) or longest
 
     def __len__(self) -> int:
@@ -72,6 +74,7 @@ class Frames:
     def __iter__(self) -> Iterator[Pixels]:
         start = self.stream.start_time or 0
         whole, broken, size, matrix, last = 0, 0, None, [1, 0, 0, 1], start - 1
+        clock = _Clock(self.stream)
         for packet in _packets(self._container, [self.stream]):
             try:
                 for frame in self.stream.decode(packet):
@@ -81,9 +84,12 @@ class Frames:
                     pixels = frame.to_ndarray(format="rgb24", interpolation=EXACT)
                     if not whole:
                         size, matrix = (frame.width, frame.height), _display_matrix(frame)
+                        if frame.interlaced_frame:
+                            self.notes.append("interlaced: deinterlace it first")
                     whole += 1
                     # AVI has no presentation times. An encoder needs times that increase.
                     time = frame.dts if self._container.format.name == "avi" else frame.pts
+                    time = None if time is None else clock.continued(time, frame.duration)
                     last = frame.pts = max(last + 1, last + 1 if time is None else time)
                     self.frame = frame
                     yield _upright(pixels, matrix)
@@ -91,11 +97,30 @@ class Frames:
                 broken += 1
         if not whole:
             raise _unreadable(self.path)
+        if clock.restarts:
+            self.notes.append(f"time stamps that start again, continued: {clock.restarts}")
         if broken:
             self.notes.append(f"broken frames left out: {broken}")
         end = float((last + self.frame.duration - start) * (self.stream.time_base or 0))
         if whole + broken < 0.98 * len(self) and end < self._seconds - 0.5:  # both are estimates
             self.notes.append(f"the picture ends after {end:.1f} of {self._seconds:.1f} seconds")
+
+
+class _Clock:
+    """Continues the time stamps of a stream where they jump back, as in clips that were joined."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.tolerance = 0.5 / (stream.time_base or 1)  # half a second
+        self.shift, self.last, self.end, self.restarts = 0, -math.inf, 0, 0
+
+    def continued(self, time: int, duration: int | None) -> int:
+        """The time stamp of the next frame or packet, in the time base of the stream."""
+        if time + self.shift < self.last - self.tolerance:
+            self.shift = self.end - time
+            self.restarts += 1
+        self.last = time + self.shift
+        self.end = max(self.end, time + self.shift + max(1, duration or 0))
+        return time + self.shift
 
 
 @contextmanager
@@ -109,7 +134,8 @@ def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels]
 
     Args:
         path: of the MP4 file; its folder is created if missing. If MP4 cannot hold the sound, the
-            suffix becomes .mov. Sound that neither can hold is left out.
+            suffix becomes .mov. Sound that neither can hold is left out. Time 0 of the file is the
+            start of the source.
         source: the video whose frames are changed.
 
     Raises:
@@ -123,17 +149,23 @@ def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels]
         kept = {source.stream.index, *(stream.index for stream in sound)}
         if others := {stream.type for stream in original.streams if stream.index not in kept}:
             source.notes.append(f"streams left out: {', '.join(sorted(others))}")
+        start = Fraction(original.start_time or 0, av.time_base)
         try:
             with replacing(path) as file:
                 output = av.open(file, "w", suffix[1:])
                 base = source.stream.time_base
                 video = output.add_stream("libx264", source.rate, {"crf": CRF}, time_base=base)
                 copies = {stream.index: output.add_stream_from_template(stream) for stream in sound}
-                copying, heard = _copy(original, copies, output), -math.inf
+                for stream in sound:
+                    for key in ("language", "title"):
+                        if key in stream.metadata:
+                            copies[stream.index].metadata[key] = stream.metadata[key]
+                copying, heard = _copy(original, copies, output, start), -math.inf
 
                 def write(pixels: Pixels) -> None:
                     nonlocal heard
-                    frame = _to_frame(pixels, source.frame)
+                    frame: Any = _to_frame(pixels, source.frame)
+                    frame.pts -= round(start / frame.time_base)
                     if not video.codec_context.is_open:
                         _adjust(video, frame, source)
                         if pixels.shape[:2] != (frame.height, frame.width):
@@ -182,14 +214,21 @@ def _container_for(sound: Sequence[AudioStream]) -> tuple[str, list[AudioStream]
 
 
 def _copy(
-    original: InputContainer, copies: Mapping[int, Stream], output: OutputContainer
+    original: InputContainer, copies: Mapping[int, Stream], output: OutputContainer, start: Fraction
 ) -> Iterator[float]:
     """Copy the packets of some streams one by one; yield the time of each in seconds."""
     last = dict.fromkeys(copies, -math.inf)
+    clocks = {index: _Clock(original.streams[index]) for index in copies}
     for packet in _packets(original, [original.streams[index] for index in copies]):
         index = packet.stream_index
-        if packet.dts is not None and packet.dts > last[index]:  # else the file is broken here
-            last[index] = packet.dts
+        if packet.dts is None:
+            continue
+        dts = clocks[index].continued(packet.dts, packet.duration)
+        if dts > last[index]:  # else the file is broken here
+            last[index] = dts
+            shift = dts - packet.dts - round(start / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts += shift
             packet.stream = copies[index]
             time = float(packet.dts * packet.time_base)
             output.mux(packet)
@@ -207,7 +246,7 @@ def _to_frame(pixels: Pixels, source: av.VideoFrame) -> av.VideoFrame:
     rows = np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)
     rows[:, : 3 * plane.width] = even.reshape(plane.height, -1)
     frame.pict_type = 0  # the encoder decides
-    if source.format.is_rgb:
+    if source.format.is_rgb or source.colorspace == RGB:  # PNG in grey has this tag
         frame.colorspace, frame.color_range = BT709, LIMITED
     return frame.reformat(format="yuv420p", interpolation=EXACT)
 
