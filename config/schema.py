@@ -309,8 +309,8 @@ class Training:
         _require(
             self.layer_angle <= 180, f"--layer-angle must be at most 180, got {self.layer_angle:g}"
         )
-        fits = all(0 < share <= 1 for share in self.milestones)
-        _require(fits, f"--milestones must be above 0 and at most 1, got {self.milestones}")
+        fits = all(0 <= share <= 1 for share in self.milestones)
+        _require(fits, f"--milestones must be between 0 and 1, got {self.milestones}")
         _require(self.seed < 2**63, f"--seed must be below 2^63, got {self.seed}")
         _require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
         _require(self.jpeg <= 100, f"--jpeg must be at most 100, got {self.jpeg}")

@@ -65,7 +65,7 @@ class Foreign:
 
 
 def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoint .*missing.pt: train one"):
+    with pytest.raises(UserError, match=r"no checkpoint .*missing.pt: expected a file"):
         checkpoint.load(tmp_path / "missing.pt")
     torch.save({"net": Foreign()}, tmp_path / "foreign.pt")
     with pytest.raises(UserError, match=r"foreign.pt is not a checkpoint of plain tensors"):

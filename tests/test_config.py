@@ -166,7 +166,7 @@ def test_help_shows_the_defaults_of_the_preset(
         (["--layer-gain", "0", "1"], r"^--layer-gain must be two ascending factors in .* 0 1$"),
         (["--layer-angle", "200"], r"^--layer-angle must be at most 180, got 200$"),
         (["--loss", "danet"], r"^--loss danet needs the outputs of DANet, not of jdnet$"),
-        (["--milestones", "nan"], r"^--milestones must be above 0 and at most 1, got \(nan,\)$"),
+        (["--milestones", "nan"], r"^--milestones must be between 0 and 1, got \(nan,\)$"),
         (["--seed", str(2**63)], r"^--seed must be below 2\^63, got 9223"),
         (["--cooldown", "2"], r"^--cooldown must be at most 1, got 2$"),
         (["--weight-decay", "0.1"], r"^--weight-decay needs --optimizer muon$"),

@@ -79,7 +79,7 @@ def score_report(folder: Path) -> Path:
         rows.append(PairScore(name, "y", rainy, 0.8, rainy + gain, 0.9))
         rows.append(PairScore(name, "rgb", 1.0, 0.1, 2.0, 0.2))
     about = {"weights": {"weights": ODD, "sha256": "0123abcd"}, "provenance": {"gpu": ""}}
-    data = Folders("rain12", None, Path("x"))
+    data = Folders("rain12", None, Path("x"), layout="two-folders")
     return write_score_report(folder, Scores(tuple(rows)), data, "Net", about)
 
 
