@@ -15,7 +15,7 @@ from typing import NamedTuple, overload
 import numpy as np
 
 from config.schema import Layout, Order
-from data.pairs import Pair
+from data.pairs import Pair, Selection
 from utils.errors import UserError
 from utils.image import Pixels, list_images, read_image
 
@@ -181,11 +181,8 @@ class FolderPairs(Sequence[Pair]):
     @overload
     def __getitem__(self, index: int) -> Pair: ...
     @overload
-    def __getitem__(self, index: slice) -> "FolderPairs": ...
-    def __getitem__(self, index: int | slice) -> "Pair | FolderPairs":
+    def __getitem__(self, index: slice) -> Selection: ...
+    def __getitem__(self, index: int | slice) -> Pair | Selection:
         if isinstance(index, slice):
-            part = object.__new__(FolderPairs)
-            part.files = self.files[index]
-            part.cache = self.cache[index] if self.cache is not None else None
-            return part
+            return Selection(self, range(len(self))[index])
         return self.cache[index] if self.cache is not None else read_pair(self.files[index])
