@@ -58,12 +58,12 @@ def main(arguments: list[str]) -> None:
     if unread := unread_photographs(settings.inputs, settings.recursive):
         kinds = ", ".join(sorted({file.suffix.lower() for file in unread}))
         print(f"not read: {len(unread)} files ({kinds}); convert them to PNG, JPEG or TIFF first")
-    finished: list[Derained] = []
+    earlier: list[Derained] = []
     if settings.skip_existing:
         total = len(targets)
         existing = {s: result for s, t in targets.items() if (result := existing_result(s, t))}
         targets = {s: t for s, t in targets.items() if s not in existing}
-        finished = [Derained(source, result, math.nan) for source, result in existing.items()]
+        earlier = [Derained(source, result, math.nan) for source, result in existing.items()]
         print(f"skipping {len(existing)} of {total} inputs: results exist in {settings.output}/")
         if not targets and not settings.report and not settings.task:
             return
@@ -76,7 +76,8 @@ def main(arguments: list[str]) -> None:
     with writing(settings.output):  # before the work
         settings.output.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=settings.output).close()
-    earlier, failures = len(finished), 0
+    finished: list[Derained] = []
+    failures = 0
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
         start = time.perf_counter()
         try:
@@ -84,32 +85,33 @@ def main(arguments: list[str]) -> None:
             written = derain_file(source, target, change, settings)
             finished.append(Derained(source, written, time.perf_counter() - start))
         except WriteError as error:
-            raise UserError(f"{error}; {_so_far(len(finished) - earlier, targets)}") from None
+            raise UserError(f"{error}; {_so_far(finished, targets)}") from None
         except KeyboardInterrupt:
-            message = f"interrupted; {_so_far(len(finished) - earlier, targets)}"
+            message = f"interrupted; {_so_far(finished, targets)}"
             raise Interrupted(message, signal.SIGINT) from None
         except UserError as failure:
             failures += 1
             tqdm.write(f"skipped: {failure}", file=sys.stderr)
-    if count := len(finished) - earlier:
-        count_of = f"{count} of {len(targets)}"
-        print(f"derained {count_of} with {weights}, written to {settings.output}/")
-    if finished and settings.report:
+    if finished:
+        count = f"{len(finished)} of {len(targets)}"
+        print(f"derained {count} with {weights}, written to {settings.output}/")
+    results = [*earlier, *finished]
+    if results and settings.report:
         facts = {
             "weights": describe_weights(weights),
             "provenance": provenance(choose_device(settings.machine.device)),
         }
-        print(f"report: {write_photo_report(report, finished, facts)}")
-    if finished and task:
-        print(f"tasks: {write_tasks(settings.output, finished, task)}/")
+        print(f"report: {write_photo_report(report, results, facts)}")
+    if results and task:
+        print(f"tasks: {write_tasks(settings.output, results, task)}/")
     if failures:
         raise UserError(f"skipped {failures} of {len(targets)} files, for the reasons above")
 
 
-def _so_far(count: int, targets: Sized) -> str:
+def _so_far(finished: Sized, targets: Sized) -> str:
     return (
-        f"{count} of {len(targets)} files are done: run the command again with --skip-existing to "
-        "continue"
+        f"{len(finished)} of {len(targets)} files are done: run the command again with "
+        "--skip-existing to continue"
     )
 
 

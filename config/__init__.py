@@ -27,13 +27,12 @@ def release_of(data: Folders | Synthetic) -> Release | None:
 
     Images in another layout than the default release's are of another release, or other images.
     """
-    for dataset in DATASETS:
-        own = dataset.config.data
-        if not isinstance(data, Folders) or not isinstance(own, Folders):
-            continue
-        if dataset.config.name == data.dataset:
-            other = data.release == own.release and data.layout != own.layout
-            return None if other else dataset.releases.get(data.release)
+    if isinstance(data, Folders):
+        for dataset in DATASETS:
+            own = dataset.config.data
+            if dataset.config.name == data.dataset and isinstance(own, Folders):
+                other = data.release == own.release and data.layout != own.layout
+                return None if other else dataset.releases.get(data.release)
     return None
 
 
