@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, get_args
 from torch import Tensor
 
 from config.cli import tool_options
-from config.schema import NetworkConfig
+from config.networks import NetworkConfig
 from models import NETWORKS, Network
 from models.load import load_weights
 from tools.released_keys import released_key
