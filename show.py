@@ -28,9 +28,12 @@ from evaluation.scores import describe_weights
 from models.load import open_network
 from utils.errors import Interrupted, UserError, WriteError, run_command
 from utils.files import writing
-from utils.image import Pixels, hstack, read_photograph, write_image
+from utils.image import Pixels, hstack
 from utils.inference import derain_pixels
-from utils.outputs import existing_result, plan_outputs, strip_of, unread_photographs
+from utils.photo.decode import read_photograph
+from utils.photo.encode import write_photograph
+from utils.photo.outputs import existing_result, plan_outputs, strip_of, unread_photographs
+from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import (
     choose_device,
     choose_precision,
@@ -38,7 +41,6 @@ from utils.runtime import (
     provenance,
     set_threads,
 )
-from utils.video import Frames, is_video, video_writer
 
 PRESETS = {"photo": "real", "light": "rain100l", "heavy": "rain100h"}  # of each kind of rain
 
@@ -121,8 +123,8 @@ def _derain_photograph(
     rainy, tags = read_photograph(source)
     result = change(rainy, source.name)
     if settings.strips:  # first: --skip-existing asks for the result only
-        write_image(strip_of(target), hstack(rainy, result), tags, settings.quality)
-    write_image(target, result, tags, settings.quality)
+        write_photograph(strip_of(target), hstack(rainy, result), tags, settings.quality)
+    write_photograph(target, result, tags, settings.quality)
     return target
 
 

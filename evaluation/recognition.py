@@ -25,8 +25,8 @@ from utils.checkpoint import load_weights
 from utils.errors import UserError
 from utils.files import write_text
 from utils.image import Pixels, hstack, read_image, to_pixels, to_tensor, write_image
+from utils.photo.video import is_video
 from utils.runtime import choose_device
-from utils.video import is_video
 
 TORCHVISION = "0.28.0"  # the release for the pinned torch
 MIN_SCORE = 0.5  # of a box that counts

@@ -23,9 +23,11 @@ from evaluation.scores import PairScore, Scores, Viewer
 from evaluation.tables import published_rows, title
 from utils.errors import UserError
 from utils.files import write_text
-from utils.image import Pixels, read_photograph, write_image
-from utils.tags import Tags
-from utils.video import Frames, is_video
+from utils.image import Pixels, write_image
+from utils.photo.decode import read_photograph
+from utils.photo.encode import write_photograph
+from utils.photo.tags import Tags
+from utils.photo.video import Frames, is_video
 
 PREVIEW = 1600  # longest side in pixels of the previews of photographs
 
@@ -160,7 +162,7 @@ def _photo_row(folder: Path, index: int, file: Derained) -> Row:
         pixels, tags = read_photograph(path)
         # The profile keeps the colours; other tags may tell where the photograph was taken.
         profile = None if tags.grey else tags.profile
-        write_image(folder / name, _preview(pixels), Tags(profile=profile))
+        write_photograph(folder / name, _preview(pixels), Tags(profile=profile))
     seconds = "" if math.isnan(file.seconds) else f", {file.seconds:.1f} s"
     caption = f"{width} × {height} pixels{seconds}"  # noqa: RUF001
     values = (width, height, file.seconds)

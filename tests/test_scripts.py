@@ -32,6 +32,7 @@ from utils.conventions import CONVENTIONS
 from utils.errors import Interrupted, UserError
 from utils.files import writing
 from utils.image import Pixels, read_image, to_tensor, write_image
+from utils.photo.encode import write_photograph
 from utils.runtime import count_macs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -437,18 +438,18 @@ def test_show_stops_when_it_cannot_write(
         if path.name == "b.png":
             with writing(path):
                 raise OSError(errno.ENOSPC, "No space left on device")
-        write_image(path, *arguments, **options)
+        write_photograph(path, *arguments, **options)
 
     def interrupt(path: Path, *arguments: Any, **options: Any) -> None:
         if path.name == "b.png":
             raise KeyboardInterrupt
-        write_image(path, *arguments, **options)
+        write_photograph(path, *arguments, **options)
 
-    monkeypatch.setattr(show, "write_image", interrupt)
+    monkeypatch.setattr(show, "write_photograph", interrupt)
     with pytest.raises(Interrupted, match="interrupted; 1 of 3 files are done: run the command"):
         show.main([*flags, str(tmp_path / "stopped")])
 
-    monkeypatch.setattr(show, "write_image", fill_the_disk)
+    monkeypatch.setattr(show, "write_photograph", fill_the_disk)
     message = r"cannot write .*b.png: No space left on device; 1 of 3 files are done: run .*--skip"
     with pytest.raises(UserError, match=message):
         show.main([*flags, str(output)])

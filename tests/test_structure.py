@@ -130,7 +130,7 @@ def test_ci_calls_the_test_command_of_the_readme() -> None:
 @pytest.mark.parametrize("text", ["README.md", "CONTRIBUTING.md", "weights/README.md", *DOCS])
 def test_texts_name_tests_and_files_that_exist(text: str) -> None:
     words = (ROOT / text).read_text()
-    tests = "\n".join(path.read_text() for path in (ROOT / "tests").glob("*.py"))
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("*.py"))
     named = re.findall(r"`(test_\w+)`", words)
     assert not [name for name in named if f"def {name}(" not in tests]
     files = re.findall(rf"\b((?:{'|'.join(ROOMS)}|weights|docs)/[\w/.-]+\.\w+)", words)

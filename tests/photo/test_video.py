@@ -24,8 +24,8 @@ from utils import checkpoint
 from utils.errors import UserError
 from utils.image import Pixels, hstack, to_pixels, to_tensor
 from utils.inference import derain
-from utils.outputs import existing_result
-from utils.video import Frames, video_writer
+from utils.photo.outputs import existing_result
+from utils.photo.video import Frames, video_writer
 
 MILLISECONDS = Fraction(1, 1000)
 EVEN = [40 * i for i in range(25)]

@@ -1,0 +1,1 @@
+"""Photographs and videos of cameras: read and written with all that the files say."""
