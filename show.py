@@ -11,7 +11,7 @@ import math
 import signal
 import sys
 import time
-from collections.abc import Callable, Sized
+from collections.abc import Sized
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -24,23 +24,15 @@ from config.cli import show_config
 from config.schema import ShowConfig
 from evaluation.recognition import open_task, write_tasks
 from evaluation.report import Derained, check_photo_report, write_photo_report
-from evaluation.scores import describe_weights
-from models.load import open_network
+from models import Derainer
 from utils.errors import Interrupted, UserError, WriteError, run_command
 from utils.files import writing
-from utils.image import Pixels, hstack
-from utils.inference import derain_pixels
+from utils.image import hstack
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
 from utils.photo.outputs import existing_result, plan_outputs, strip_of, unread_photographs
 from utils.photo.video import Frames, is_video, video_writer
-from utils.runtime import (
-    choose_device,
-    choose_precision,
-    keep_freed_memory,
-    provenance,
-    set_threads,
-)
+from utils.runtime import keep_freed_memory, provenance, set_threads
 
 PRESETS = {"photo": "real", "light": "rain100l", "heavy": "rain100h"}  # of each kind of rain
 
@@ -74,7 +66,14 @@ def main(arguments: list[str]) -> None:
     if settings.report:
         check_photo_report(report, list(targets))
     task = open_task(settings, list(targets)) if settings.task else None
-    change = _deraining(settings, weights)
+    set_threads(settings.machine.threads)
+    derain = Derainer(
+        weights,
+        settings.machine.device,
+        settings.machine.precision,
+        settings.tile,
+        settings.ensemble,
+    )
     with writing(settings.output):  # before the work
         settings.output.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=settings.output).close()
@@ -84,7 +83,7 @@ def main(arguments: list[str]) -> None:
         start = time.perf_counter()
         try:
             derain_file = _derain_video if is_video(source) else _derain_photograph
-            written = derain_file(source, target, change, settings)
+            written = derain_file(source, target, derain, settings)
             finished.append(Derained(source, written, time.perf_counter() - start))
         except WriteError as error:
             raise UserError(f"{error}; {_so_far(finished, targets)}") from None
@@ -100,8 +99,8 @@ def main(arguments: list[str]) -> None:
     results = [*earlier, *finished]
     if results and settings.report:
         facts = {
-            "weights": describe_weights(weights),
-            "provenance": provenance(choose_device(settings.machine.device)),
+            "weights": derain.describe(),
+            "provenance": provenance(derain.device),
         }
         print(f"report: {write_photo_report(report, results, facts)}")
     if results and task:
@@ -117,51 +116,29 @@ def _so_far(finished: Sized, targets: Sized) -> str:
     )
 
 
-def _derain_photograph(
-    source: Path, target: Path, change: Callable[[Pixels, str], Pixels], settings: ShowConfig
-) -> Path:
+def _derain_photograph(source: Path, target: Path, derain: Derainer, settings: ShowConfig) -> Path:
     rainy, tags = read_photograph(source)
-    result = change(rainy, source.name)
+    result = derain(rainy, source.name)
     if settings.strips:  # first: --skip-existing asks for the result only
         write_photograph(strip_of(target), hstack(rainy, result), tags, settings.quality)
     write_photograph(target, result, tags, settings.quality)
     return target
 
 
-def _derain_video(
-    source: Path, target: Path, change: Callable[[Pixels, str], Pixels], settings: ShowConfig
-) -> Path:
+def _derain_video(source: Path, target: Path, derain: Derainer, settings: ShowConfig) -> Path:
     frames = Frames(source)
     with ExitStack() as stack:
         write, written = stack.enter_context(video_writer(target, frames))
         if settings.strips:  # left first, so the strip is complete before the result
             write_strip, _ = stack.enter_context(video_writer(strip_of(target), frames))
         for rainy in tqdm(frames, source.name, disable=None, leave=False):
-            result = change(rainy, "")
+            result = derain(rainy)
             write(result)
             if settings.strips:
                 write_strip(hstack(rainy, result))
     for note in dict.fromkeys(frames.notes):
         tqdm.write(f"note: {source}: {note}")
     return written
-
-
-def _deraining(settings: ShowConfig, weights: Path) -> Callable[[Pixels, str], Pixels]:
-    """Return a function from rainy to derained pixels that keeps size, bit depth and alpha.
-
-    Its second argument is the name to show over a progress bar; empty shows none.
-    """
-    set_threads(settings.machine.threads)
-    device = choose_device(settings.machine.device)
-    network = open_network(weights, device)
-    precision = choose_precision(settings.machine.precision, device)
-
-    def change(rainy: Pixels, name: str) -> Pixels:
-        return derain_pixels(
-            network, rainy, device, settings.tile, precision, name, settings.ensemble
-        )
-
-    return change
 
 
 if __name__ == "__main__":

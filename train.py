@@ -15,9 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +25,10 @@ from config.cli import train_config
 from config.schema import Config, EvalConfig
 from data.pairs import Pair
 from data.patches import PatchPair
-from evaluation.scores import Scores, describe_weights, evaluate, strip_writer, write_scores
+from evaluation.scores import Scores, evaluate, strip_writer, write_scores
 from evaluation.tables import table
-from models.load import load_weights, open_network
+from models import Derainer
+from models.load import network_of
 from training.dry_run import plan
 from training.interruption import Interruption
 from training.losses import log_entry
@@ -37,6 +36,7 @@ from training.meter import Meter
 from training.run import Run, batches, open_run, save_state, save_weights
 from training.schedule import learning_rate
 from utils import ranks
+from utils.checkpoint import Weights, load_weights
 from utils.errors import Interrupted, run_command
 from utils.files import write_text
 from utils.image import Pixels, hstack
@@ -132,7 +132,8 @@ def validate(run: Run, done: int) -> bool:
             picture = hstack(pair.rainy, derained, pair.clean)
             run.log.picture("rainy | derained | clean", done, picture)
 
-    scores = evaluate(run.network, run.monitored, ["y"], run.device, run.precision, view=view)
+    derain = Derainer(run.network, precision=run.config.machine.precision)
+    scores = evaluate(derain, run.monitored, ["y"], view)
     psnr = scores.mean("y", "psnr")
     run.log.event("eval", done, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))
     exists = ranks.from_main((run.folder / "best.pt").exists)
@@ -158,22 +159,22 @@ def ensure_weights(run: Run) -> None:
 
 def score_test(run: Run) -> Scores:
     """Score best.pt on all test pairs; write and print the scores."""
-    weights, network = run.folder / "best.pt", run.config.network
-    best = ranks.from_main(partial(open_network, weights, "cpu", network.name, asdict(network)))
-    best, write_strips = best.to(run.device), strip_writer(run.folder / "strips")
-    scores = evaluate(best, run.data.test, EvalConfig.conventions, run.device, view=write_strips)
+    weights = ranks.from_main(partial(load_weights, run.folder / "best.pt"))
+    best = Derainer(network_of(weights).place(run.device))
+    write_strips = strip_writer(run.folder / "strips")
+    scores = evaluate(best, run.data.test, EvalConfig.conventions, write_strips)
     publish(run, weights, scores)
     return scores
 
 
 @ranks.main_only
-def publish(run: Run, weights: Path, scores: Scores) -> None:
+def publish(run: Run, weights: Weights, scores: Scores) -> None:
     """Write and print the test scores of a run."""
-    write_scores(run.folder, scores, {**describe_weights(weights), **run.origin})
+    write_scores(run.folder, scores, {**weights.describe(), **run.origin})
     psnr, ssim = (scores.mean("y", field) for field in ("psnr", "ssim"))
     run.log.event("test", run.steps, psnr_y=psnr, ssim_y=ssim)
-    print(table(scores, run.config.data, f"{type(run.network).__name__} ({weights})"))
-    print(f"\nwritten: {weights}, {run.folder}/scores.csv, scores.json, strips/, tensorboard/")
+    print(table(scores, run.config.data, f"{type(run.network).__name__} ({weights.path})"))
+    print(f"\nwritten: {weights.path}, {run.folder}/scores.csv, scores.json, strips/, tensorboard/")
 
 
 @ranks.main_only

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from config.networks import JDNetConfig
 from config.schema import Config
 from models import JDNet
 from tools.faults import TRAIN
@@ -142,7 +143,7 @@ def test_one_process_is_not_wrapped() -> None:
 def test_replicas_of_data_parallel_compute_in_the_chosen_precision() -> None:
     """DataParallel calls forward() in threads that do not inherit autocast."""
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16, scales=1).eval()
+    network = JDNet(JDNetConfig(units=1, channels=16, scales=1)).eval()
     rainy = torch.rand(1, 3, 16, 16)
     found: list[Tensor] = []
     with torch.inference_mode():
@@ -172,8 +173,8 @@ def test_the_number_of_gpus_is_part_of_the_settings(
         train(tiny)
     monkeypatch.undo()
     train(tiny)
-    assert runs._batch_norm_replicas(JDNet(units=1), 2) == 2
-    assert runs._batch_norm_replicas(JDNet(units=1, self_attention=False), 2) == 1
+    assert runs._batch_norm_replicas(JDNet(JDNetConfig(units=1)), 2) == 2
+    assert runs._batch_norm_replicas(JDNet(JDNetConfig(units=1, self_attention=False)), 2) == 1
 
 
 def test_tf32_needs_a_gpu(tiny: Config) -> None:

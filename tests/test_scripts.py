@@ -21,11 +21,12 @@ from PIL import Image, ImageCms
 import eval as eval_script
 import show
 from config import DATASETS, WEIGHTS, default_weights
+from config.networks import JDNetConfig, PReNetConfig
 from config.schema import Config, Folders, Synthetic
 from data import Pair, SyntheticPairs
 from evaluation.scores import PairScore, Scores, evaluate, strip_writer, write_scores
 from evaluation.tables import table
-from models import DCSFN, JDNet, PReNet
+from models import DCSFN, Derainer, JDNet, PReNet
 from train import train
 from utils import checkpoint, metrics
 from utils.conventions import CONVENTIONS
@@ -47,7 +48,7 @@ def weights(tmp_path: Path) -> Path:
     """Untrained weights of a small network, as train.py would write them."""
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"units": 1, "channels": 16}
-    state = JDNet(**arguments).state_dict()
+    state = JDNet(JDNetConfig(**arguments)).state_dict()
     path = tmp_path / "weights.pt"
     checkpoint.save(path, {"network": "jdnet", "arguments": arguments, "state_dict": state})
     return path
@@ -134,8 +135,8 @@ def test_evaluate_scores_rainy_and_derained(tmp_path: Path, picture: Picture) ->
 
     clean = (picture() // 2).astype(np.uint8)
     pairs = [Pair("a", clean * 2, clean), Pair("b", clean, clean)]
-    network = Half(units=1, channels=16).train()
-    scores = evaluate(network, pairs, CONVENTIONS, torch.device("cpu"), view=strip_writer(tmp_path))
+    network = Half(JDNetConfig(units=1, channels=16)).train()
+    scores = evaluate(Derainer(network), pairs, CONVENTIONS, strip_writer(tmp_path))
     assert network.training
     assert scores.pairs == 2
     by_name = {(row.name, row.convention): row for row in scores.rows}
@@ -156,7 +157,7 @@ def test_compare_sets_networks_side_by_side(
     tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     runs = [tmp_path / "a" / "prenet", tmp_path / "b" / "prenet"]
-    other = PReNet(stages=1, channels=4)
+    other = PReNet(PReNetConfig(stages=1, channels=4))
     arguments = {"stages": 1, "channels": 4}
     for run in runs:
         checkpoint.save_weights(
@@ -170,7 +171,9 @@ def test_compare_sets_networks_side_by_side(
     assert "| rainy input " in shown
     rows = [line.split("|") for line in shown.splitlines() if "Net " in line]
     assert [row[1].strip() for row in rows] == ["JDNet", "PReNet", "PReNet"]
-    parameters = [sum(p.numel() for p in n.parameters()) for n in (JDNet(1, 16), other, other)]
+    parameters = [
+        sum(p.numel() for p in n.parameters()) for n in (JDNet(JDNetConfig(1, 16)), other, other)
+    ]
     assert [row[3].strip() for row in rows] == [f"{count:,}" for count in parameters]
     assert len(list(output.rglob("scores.json"))) == 3
     assert "one folder per network" in shown
@@ -203,7 +206,7 @@ def test_macs_are_those_of_the_specification() -> None:
 def test_eval_says_which_pair_is_too_small(picture: Picture) -> None:
     pairs = [Pair("tiny", picture(8, 8), picture(8, 8))]
     with pytest.raises(UserError, match=r"cannot score tiny in y: SSIM needs at least 11x11"):
-        evaluate(JDNet(units=1, channels=16), pairs, ["y"], torch.device("cpu"))
+        evaluate(Derainer(JDNet(JDNetConfig(units=1, channels=16))), pairs, ["y"])
 
 
 def test_table_shows_published_rows_on_their_own_data_only() -> None:
@@ -234,12 +237,10 @@ def test_table_shows_published_rows_on_their_own_data_only() -> None:
 def test_eval_refuses_unknown_networks(tmp_path: Path, weights: Path) -> None:
     payload = checkpoint.load(weights)
     checkpoint.save(tmp_path / "other.pt", {**payload, "network": "othernet"})
-    with pytest.raises(
-        UserError, match="holds a 'othernet' network: this version has jdnet, dcsfn"
-    ):
+    with pytest.raises(UserError, match="no network 'othernet': this version has jdnet, dcsfn"):
         eval_script.main(["--weights", str(tmp_path / "other.pt")])
     checkpoint.save(tmp_path / "odd.pt", {**payload, "arguments": {"wings": 2}})
-    with pytest.raises(UserError, match=r"cannot build: .*wings"):
+    with pytest.raises(UserError, match=r"odd\.pt.*wings"):
         eval_script.main(["--weights", str(tmp_path / "odd.pt")])
 
 

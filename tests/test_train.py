@@ -564,7 +564,7 @@ def test_dry_run_prints_the_plan_and_trains_nothing(
     assert "6 pairs for training, 0 validation and 8 test pairs" in shown
     assert "21 steps" in shown  # 10 * 6 / 3 + 1, as in the released loop
     assert "0.002, times 0.1 at 12, 16" in shown
-    parameters = sum(p.numel() for p in JDNet(units=1).parameters())
+    parameters = sum(p.numel() for p in JDNet(JDNetConfig(units=1)).parameters())
     assert f"{parameters:,} parameters" in shown
     assert not tiny.run.exists()
 

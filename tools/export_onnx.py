@@ -20,12 +20,11 @@ from torch import Tensor, nn
 
 from config import default_weights
 from config.cli import tool_options
-from models import JDNet, Network
+from models import JDNet, Network, load_network
 from models.jdnet.activation import SLOPE
 from models.jdnet.equations import aggregate, calibrate
 from models.jdnet.network import JointUnit
 from models.jdnet.self_attention import SelfAttention, patch_coordinates
-from models.load import open_network
 from utils.errors import UserError, run_command
 from utils.files import replacing
 
@@ -158,7 +157,7 @@ def main(arguments: list[str]) -> None:
     if options.target.suffix != ".onnx":
         raise UserError(f"expected NAME.onnx, got {options.target}")
     weights = options.weights or default_weights("real")
-    network = open_network(weights)
+    network = load_network(weights)
     try:
         model = export(network)
         largest = difference(network, model)

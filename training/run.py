@@ -20,8 +20,9 @@ from config.schema import Config, Training, as_dict
 from data.open import TrainingData, open_training
 from data.pairs import Pairs
 from data.patches import PatchPair
-from models import NETWORKS, Network, place
-from models.load import grow, load_weights, rename
+from models.load import grow
+from models.network import Network
+from models.registry import build
 from training.losses import Loss, make_loss
 from training.optimizers import make_optimizer
 from training.schedule import LENGTH, same_so_far, total_steps
@@ -194,14 +195,14 @@ def build_network(config: Config, device: torch.device) -> Network:
         UserError: the initial weights do not fit.
     """
     torch.manual_seed(config.training.seed)
-    network = NETWORKS[config.network.name](**asdict(config.network))
+    network = build(config.network)
     if config.init_from:
-        weights = load_weights(config.init_from)
+        weights = checkpoint.load_weights(config.init_from)
         checkpoint.load_state(network, grow(network, weights.state), config.init_from)
         for key, now in asdict(config.network).items():
             if key != "units" and (then := weights.arguments.get(key, now)) != now:
                 _note(f"{config.init_from} has {key} {then}, this run has {key} {now}")
-    return place(network, device)
+    return network.place(device)
 
 
 @ranks.main_only
@@ -294,7 +295,7 @@ def _resume(
                 f"{folder} contains a run with other settings ({key} {then[key]}, now {now}): "
                 "repeat its command to resume it, or choose another --run"
             )
-    checkpoint.load_state(network, rename(state["network"]), path)
+    checkpoint.load_state(network, state["network"], path)
     for group, own in zip(state["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
         if "fused" in own:  # how Adam is computed, not what; older runs looped in Python
             group["fused"] = own["fused"]

@@ -87,6 +87,11 @@ def to_pixels(image: Tensor, dtype: type[np.unsignedinteger[Any]] = np.uint8) ->
     return pixels
 
 
+def with_alpha(pixels: Pixels, source: Pixels) -> Pixels:
+    """Append the alpha channel of `source`, if it has one, to [H, W, 3]."""
+    return np.concatenate([pixels, source[..., 3:]], axis=2)
+
+
 def hstack(*images: Pixels, gap: int = 4) -> Pixels:
     """Concatenate images of the same height in a row, separated by white gaps."""
     peak = np.iinfo(images[0].dtype).max

@@ -14,12 +14,13 @@ from models.jdnet.ops.reference import differences, neighbours
 from models.jdnet.scale_aggregation import ScaleAggregation
 from models.jdnet.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.jdnet.self_calibration import SelfCalibratedConv
+from models.network import Window
 
 
 class PlainJDNet(JDNet):
-    """JDNet without optimizations; arguments as in `JDNet`, but H and W at least `smallest`."""
+    """JDNet without optimizations; config as in `JDNet`, but H and W at least `smallest`."""
 
-    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+    def forward(self, rainy: Tensor, window: Window | None = None) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W]; see `JDNet.forward`."""
         window = window or (0, 0, *rainy.shape[2:])
         image = self.position == "image"

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from config.networks import DANetConfig
+from models.network import Network
 from models.siblings.recurrent import SqueezeExcitation
 
 MULTIPLE = 16  # of H and W: four halvings, one to half size and three in the encoder
@@ -300,21 +302,23 @@ def shuffle(x: Tensor) -> Tensor:
     return F.pixel_shuffle(split.transpose(2, 3).flatten(1, 3), 2)
 
 
-class DANet(nn.Module):
+class DANet(Network):
     """Remove the rain at half size, then restore the details at full size.
 
     Args:
-        channels: feature channels C, even.
-        blocks: residual blocks without down-sampling, in each of the two sub-networks.
-        reduction: ratio of C to the bottleneck of the channel attention.
+        config: channels C, blocks and reduction; default: the released ones.
 
     Source: released code.
     """
 
-    def __init__(self, channels: int = 64, blocks: int = 10, reduction: int = 4) -> None:
-        super().__init__()
-        self.rain = RainNet(channels, channels // reduction, blocks)
-        self.detail = DetailNet(channels, channels // reduction, blocks)
+    stride = MULTIPLE
+
+    def __init__(self, config: DANetConfig | None = None) -> None:
+        config = config or DANetConfig()
+        super().__init__(config)
+        hidden = config.channels // config.reduction
+        self.rain = RainNet(config.channels, hidden, config.blocks)
+        self.detail = DetailNet(config.channels, hidden, config.blocks)
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] -> background at half size, rounded up, and at full size; not clamped.
@@ -327,11 +331,3 @@ class DANet(nn.Module):
         background = resize(padded, 1 / 2) - rain
         clean = self.detail(padded, rain, background)
         return background[:, :, : (h + 1) // 2, : (w + 1) // 2], clean[:, :, :h, :w]
-
-    def forward(self, rainy: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
-
-        Args:
-            rainy: images of any size from 1x1 up.
-        """
-        return self.stages(rainy)[-1]

@@ -18,12 +18,11 @@ from av.codec.context import Flags
 from numpy.typing import NDArray
 
 import show
-from models import JDNet
-from models.load import open_network
+from config.networks import JDNetConfig
+from models import Derainer, JDNet
 from utils import checkpoint
 from utils.errors import UserError
-from utils.image import Pixels, hstack, to_pixels, to_tensor
-from utils.inference import derain
+from utils.image import Pixels, hstack
 from utils.photo.outputs import existing_result
 from utils.photo.video import Frames, video_writer
 
@@ -412,7 +411,7 @@ def weights(tmp_path: Path) -> Path:
     """An untrained small network that changes the colours much."""
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"units": 1, "channels": 16}
-    network = JDNet(**arguments)
+    network = JDNet(JDNetConfig(**arguments))
     with torch.no_grad():
         network.tail.get_parameter("bias").copy_(torch.tensor([0.2, -0.2, 0.2]))
     path = tmp_path / "weights.pt"
@@ -441,8 +440,8 @@ def test_show_derains_videos(
     assert "moov" not in printed.err
     assert {file.name for file in output.iterdir()} == {"clip.mp4", "strips"}
 
-    network = open_network(weights)
-    derained = [to_pixels(derain(network, to_tensor(pixels))) for pixels in rainy]
+    derain = Derainer(weights)
+    derained = [derain(pixels) for pixels in rainy]
     strips = [hstack(*pair) for pair in zip(rainy, derained, strict=True)]
     assert np.abs(derained[0].astype(int) - rainy[0]).mean() > 10
     for folder, expected in ((output, derained), (output / "strips", strips)):
