@@ -4,7 +4,7 @@
     python show.py photos/ clip.mp4 --recursive --format same --output results
 
 Without --weights it uses your own run of the preset `real`, if there is one, or else the included
-weights for photographs. With --kind light or --kind heavy the preset is rain100l or rain100h.
+weights for photographs. With --kind light or heavy it is rain100l-small or rain100h-small.
 """
 
 import math
@@ -34,7 +34,11 @@ from utils.photo.outputs import existing_result, plan_outputs, strip_of, unread_
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
 
-PRESETS = {"photo": "real", "light": "rain100l", "heavy": "rain100h"}  # of each kind of rain
+PRESETS = {
+    "photo": "real",
+    "light": "rain100l-small",
+    "heavy": "rain100h-small",
+}  # of each kind of rain
 
 
 def main(arguments: list[str]) -> None:

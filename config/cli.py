@@ -10,14 +10,15 @@ import contextlib
 import difflib
 import io
 import re
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import partial
 from typing import TypeVar
 
 import tyro
 
 from config import CONFIGS
-from config.schema import Config, EvalConfig, Folders, ShowConfig
+from config.checks import flag
+from config.schema import Config, EvalConfig, Folders, ShowConfig, Synthetic
 from utils.errors import UserError
 
 T = TypeVar("T")
@@ -31,9 +32,7 @@ MARKERS = (
     tyro.conf.PositionalMetavarFromFieldName,
 )
 
-FOLDERS = {"--" + field.name.replace("_", "-") for field in fields(Folders)}
-# Old flag names -> current names; the old ones are accepted for one more release.
-RENAMED = {"--held-out": "--validation", "--start": "--init-from"}
+FOLDERS = {flag(field.name) for field in fields(Folders)}
 
 
 def train_config(
@@ -44,9 +43,18 @@ def train_config(
     Raises:
         UserError: unknown preset or flag, or an invalid value.
     """
-    parts = [argument.partition("=") for argument in arguments]
-    preset, flags = _preset([RENAMED.get(name, name) + rest + value for name, rest, value in parts])
-    return _parse(Config, preset, flags, f"{program} {preset.name}", description)
+    preset, flags = _preset(arguments)
+    config = _parse(Config, preset, flags, f"{program} {preset.name}", description)
+    return replace(config, data=_own_folders(config.data, preset.data))
+
+
+def _own_folders(data: Folders | Synthetic, default: Folders | Synthetic) -> Folders | Synthetic:
+    """Drop the preset's test set if only the user's own training set exists."""
+    if not isinstance(data, Folders) or not isinstance(default, Folders):
+        return data
+    own = data.train_folder != default.train_folder and data.test_folder == default.test_folder
+    missing = data.test_folder is not None and not data.test_folder.exists()
+    return replace(data, test_folder=None) if own and missing else data
 
 
 def eval_config(arguments: list[str], description: str | None = None) -> tuple[EvalConfig, Config]:
@@ -87,8 +95,7 @@ def tool_options(kind: type[T], arguments: list[str], program: str, description:
     options = _parse(kind, None, arguments, program, description)
     for name, value in vars(options).items():
         if value == () and getattr(kind, name, ()):  # empty, but the default is not
-            flag = "--" + name.replace("_", "-")
-            raise UserError(f"{flag} needs at least one value; see {program} --help")
+            raise UserError(f"{flag(name)} needs at least one value; see {program} --help")
     return options
 
 
@@ -112,15 +119,14 @@ def _parse(
     parse = partial(tyro.cli, kind, args=flags, prog=program, description="", config=MARKERS)
     try:
         with contextlib.redirect_stderr(stderr):
-            options: T = parse() if default is None else parse(default=default)
-            return options
+            return parse() if default is None else parse(default=default)
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
     message = _one_line(stderr.getvalue())
-    if late := [flag for flag in flags if flag in CONFIGS]:
+    if late := [argument for argument in flags if argument in CONFIGS]:
         message += f" ({late[0]} is a preset: it comes first)"
-    elif {flag.partition("=")[0] for flag in flags} & FOLDERS and "Unrecognized" in message:
+    elif {argument.partition("=")[0] for argument in flags} & FOLDERS and "Unrecognized" in message:
         message += " (these need a preset in front, for example rain100l)"
     raise UserError(f"{message}; see {program} --help")
 

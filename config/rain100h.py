@@ -17,7 +17,8 @@ release.
 
 from pathlib import Path
 
-from config.schema import Config, Dataset, Folders, Published, Release, Training
+from config.reference import Preset, Published, Release
+from config.schema import Config, Folders, Training
 
 CONFIG = Config(
     name="rain100h",
@@ -29,21 +30,19 @@ CONFIG = Config(
     ),
 )
 
-DATASET = Dataset(
-    CONFIG,
-    {
-        # From the PReNet and RCDNet repositories; Restormer as quoted in later papers.
-        "old": Release(
-            train_pairs=1800,
-            test_pairs=100,
-            published=(
-                Published("PReNet (1254 training pairs)", "y-prenet", 29.46, 0.899),
-                Published("RCDNet (1800 training pairs)", "y-float", 31.28, 0.909),
-                Published("Restormer (1800, retrained)", "y", 31.96, 0.916),
-            ),
+RELEASES = {
+    # From the PReNet and RCDNet repositories; Restormer as quoted in later papers.
+    "old": Release(
+        train_pairs=1800,
+        test_pairs=100,
+        published=(
+            Published("PReNet (1254 training pairs)", "y-prenet", 29.46, 0.899),
+            Published("RCDNet (1800 training pairs)", "y-float", 31.28, 0.909),
+            Published("Restormer (1800, retrained)", "y", 31.96, 0.916),
         ),
-        # Table 1 of the JDNet paper, computed with its released script.
-        "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 30.02, 0.92),)),
-    },
-    weights="jdnet-small-rain100h.safetensors",
-)
+    ),
+    # Table 1 of the JDNet paper, computed with its released script.
+    "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 30.02, 0.92),)),
+}
+
+PRESETS = (Preset(CONFIG, RELEASES),)

@@ -18,7 +18,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from config.rain100h import CONFIG as RAIN100H
-from config.schema import Dataset, Folders, Published, Release
+from config.reference import Preset, Published, Release
+from config.schema import Folders
 
 CONFIG = replace(
     RAIN100H,
@@ -31,21 +32,19 @@ CONFIG = replace(
     training=replace(RAIN100H.training, batch_size=32),
 )
 
-DATASET = Dataset(
-    CONFIG,
-    {
-        # From the PReNet and RCDNet repositories; Restormer as quoted in later papers.
-        "old": Release(
-            train_pairs=200,
-            test_pairs=100,
-            published=(
-                Published("PReNet", "y-prenet", 37.48, 0.979),
-                Published("RCDNet", "y-float", 40.00, 0.986),
-                Published("Restormer (retrained)", "y", 39.98, 0.987),
-            ),
+RELEASES = {
+    # From the PReNet and RCDNet repositories; Restormer as quoted in later papers.
+    "old": Release(
+        train_pairs=200,
+        test_pairs=100,
+        published=(
+            Published("PReNet", "y-prenet", 37.48, 0.979),
+            Published("RCDNet", "y-float", 40.00, 0.986),
+            Published("Restormer (retrained)", "y", 39.98, 0.987),
         ),
-        # Table 1 of the JDNet paper, computed with its released script.
-        "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 38.65, 0.99),)),
-    },
-    weights="jdnet-small-rain100l.safetensors",
-)
+    ),
+    # Table 1 of the JDNet paper, computed with its released script.
+    "new": Release(1800, 200, (Published("JDNet, paper", "rgb-jdnet", 38.65, 0.99),)),
+}
+
+PRESETS = (Preset(CONFIG, RELEASES),)

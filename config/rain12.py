@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from config.rain100l import CONFIG as RAIN100L
-from config.schema import Dataset, Folders, Published, Release
+from config.reference import Preset, Published, Release
+from config.schema import Folders
 
 CONFIG = replace(
     RAIN100L,
@@ -27,17 +28,16 @@ CONFIG = replace(
     ),
 )
 
-DATASET = Dataset(
-    CONFIG,
-    {
-        "old": Release(
-            train_pairs=0,
-            test_pairs=12,
-            published=(
-                # Table 1 of the JDNet paper, by its released script; PReNet's repository.
-                Published("JDNet, paper (Rain100H model)", "rgb-jdnet", 37.02, 0.97),
-                Published("PReNet (Rain100L model)", "y-prenet", 36.66, 0.961),
-            ),
-        )
-    },
-)
+RELEASES = {
+    "old": Release(
+        train_pairs=0,
+        test_pairs=12,
+        published=(
+            # Table 1 of the JDNet paper, by its released script; PReNet's repository.
+            Published("JDNet, paper (Rain100H model)", "rgb-jdnet", 37.02, 0.97),
+            Published("PReNet (Rain100L model)", "y-prenet", 36.66, 0.961),
+        ),
+    )
+}
+
+PRESETS = (Preset(CONFIG, RELEASES),)

@@ -14,7 +14,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from config.rain100h import CONFIG as RAIN100H
-from config.schema import Dataset, Folders, Release
+from config.reference import Preset, Release
+from config.schema import Folders
 
 CONFIG = replace(
     RAIN100H,
@@ -30,4 +31,4 @@ CONFIG = replace(
     training=replace(RAIN100H.training, steps=150_001),
 )
 
-DATASET = Dataset(CONFIG, {"DID-MDN": Release(12_000, 1200)})
+PRESETS = (Preset(CONFIG, {"DID-MDN": Release(12_000, 1200)}),)

@@ -12,10 +12,11 @@ Photographs have no ground truth, so judge the results by eye. The score on Rain
 well the network still removes light rain.
 """
 
-from dataclasses import replace
 from pathlib import Path
 
-from config.schema import Config, Dataset, Folders, JDNetConfig
+from config.networks import JDNetConfig
+from config.reference import Preset
+from config.schema import Camera, Config, Folders, Rain
 from config.small import RECIPE
 
 CONFIG = Config(
@@ -28,18 +29,15 @@ CONFIG = Config(
         clean=(Path("datasets/clean"),),
         layers=(Path("datasets/RainTrainH"), Path("datasets/streaks")),
     ),
-    training=replace(
-        RECIPE,
+    rain=Rain(
         exchange=0.8,
+        modelled=0.1,
         layer_size=(0.3, 1.5),
         layer_gain=(0.3, 1.2),
         layer_angle=30.0,
-        modelled=0.1,
-        blur=1.0,
-        veil=0.2,
-        noise=4.0,
-        jpeg=40,
     ),
+    camera=Camera(blur=1.0, veil=0.2, noise=4.0, jpeg=40),
+    training=RECIPE,
 )
 
-DATASET = Dataset(CONFIG, weights="jdnet-small-real.safetensors")
+PRESETS = (Preset(CONFIG, weights="jdnet-small-real.safetensors"),)

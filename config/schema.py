@@ -4,54 +4,19 @@ The docstring under a field is its --help text, so it stays one line.
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal
 
+from config.checks import require, require_finite, require_positive
+from config.networks import JDNetConfig, NetworkConfig
 from utils.conventions import Convention
-from utils.errors import UserError
 
 Layout = Literal["rain100", "two-folders", "side-by-side"]
 Order = Literal["clean-rainy", "rainy-clean"]
 Heaviness = Literal["light", "heavy", "mixed"]
 Augmentation = Literal["none", "flip", "eight", "jitter"]
 ImageFormat = Literal["png", "jpg", "tiff", "webp", "same"]
-
-
-def _require(holds: bool, message: str) -> None:
-    if not holds:
-        raise UserError(message)
-
-
-def _require_finite(section: object, *names: str) -> None:
-    for name in names:
-        value, flag = getattr(section, name), "--" + name.replace("_", "-")
-        _require(0 <= value < float("inf"), f"{flag} must not be negative or infinite, got {value}")
-
-
-def _require_positive(section: object, *names: str) -> None:
-    for name in names:
-        value, flag = getattr(section, name), "--" + name.replace("_", "-")
-        fits = value is None or 0 < value < float("inf")
-        _require(fits, f"{flag} must be positive and finite, got {value}")
-
-
-class Published(NamedTuple):
-    """One row of a published table, comparable with ours only in the same convention."""
-
-    method: str
-    convention: Convention
-    psnr: float  # dB
-    ssim: float
-
-
-@dataclass(frozen=True)
-class Release:
-    """Reference facts of one release of a dataset."""
-
-    train_pairs: int
-    test_pairs: int
-    published: tuple[Published, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,8 +27,8 @@ class Folders:
     """Dataset name, used to look up published scores and expected counts."""
     train_folder: Path | None
     """Training set; None for a test-only dataset."""
-    test_folder: Path
-    """Test set."""
+    test_folder: Path | None
+    """Test set; None trains without scoring a test set."""
     layout: Layout = "rain100"
     """Folder layout of the pairs; README's Data section shows each tree."""
     order: Order = "clean-rainy"
@@ -91,136 +56,69 @@ class Synthetic:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require_positive(self, "train_pairs", "test_pairs")
+        require_positive(self, "train_pairs", "test_pairs")
         fits = 16 <= self.image_size <= 300
-        _require(fits, f"--image-size must be between 16 and 300, got {self.image_size}")
+        require(fits, f"--image-size must be between 16 and 300, got {self.image_size}")
 
 
 @dataclass(frozen=True)
-class JDNetConfig:
-    """JDNet (ACM MM 2020). Table 2: R1 has both modules off, R2 self-attention off, R3 both on."""
+class Rain:
+    """The rain of the training patches. By default every patch keeps its own.
 
-    name: ClassVar[str] = "jdnet"
+    An exchanged layer comes from a source drawn at random, whatever the source's number of layers:
+    the training pairs, or one of the folders of --layers.
+    """
 
-    units: int = 32
-    """Densely connected joint units."""
-    channels: int = 32
-    """Feature channels, a multiple of 16."""
-    scales: int = 4
-    """Scales of the aggregation module (n in the paper)."""
-    pooling: int = 4
-    """Pooling factor of the self-calibrated convolution (r in the paper)."""
-    footprint: int = 7
-    """Side of the square attention footprint in pixels, odd."""
-    self_attention: bool = True
-    """Use the pairwise self-attention module."""
-    self_calibration: bool = True
-    """Use the self-calibrated convolution."""
-    position: Literal["image", "patch"] = "image"
-    """Attention coordinates: scaled to the image size, as released, or to a 64x64 patch."""
+    exchange: float = 0.0
+    """Fraction of patches with the rain layer of a random pair or of --layers."""
+    modelled: float = 0.0
+    """Fraction of patches with modelled rain, light and heavy equally often."""
+    layer_size: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest random factor on the size of an exchanged layer."""
+    layer_gain: tuple[float, float] = (1.0, 1.0)
+    """Smallest and largest random factor on the brightness of an exchanged layer."""
+    layer_angle: float = 0.0
+    """Maximum random rotation of an exchanged layer in degrees."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require_positive(self, "units", "pooling")
-        _require(
-            self.channels >= 16 and self.channels % 16 == 0,
-            f"--channels must be a multiple of 16, got {self.channels}",
+        require_finite(self, "exchange", "modelled", "layer_angle")
+        require(
+            self.exchange + self.modelled <= 1,
+            f"--exchange and --modelled must sum to at most 1, got {self.exchange:g} and "
+            f"{self.modelled:g}",
         )
-        _require(self.scales >= 0, f"--scales must be at least 0, got {self.scales}")
-        _require(
-            self.footprint >= 1 and self.footprint % 2 == 1,
-            f"--footprint must be odd, got {self.footprint}",
+        for flag, (low, high) in (("size", self.layer_size), ("gain", self.layer_gain)):
+            require(
+                0.1 <= low <= high <= 10,
+                f"--layer-{flag} must be two ascending factors in [0.1, 10], got {low:g} {high:g}",
+            )
+        require(
+            self.layer_angle <= 180, f"--layer-angle must be at most 180, got {self.layer_angle:g}"
         )
 
 
 @dataclass(frozen=True)
-class DCSFNConfig:
-    """DCSFN (ACM MM 2020)."""
+class Camera:
+    """Camera degradations of both images of a training patch; 0 disables each.
 
-    name: ClassVar[str] = "dcsfn"
+    The strength of each is drawn uniformly between none and the maximum.
+    """
 
-    units: int = 16
-    """Blocks per encoder and decoder."""
-    channels: int = 20
-    """Feature channels."""
-    cell: Literal["gru", "rnn"] = "gru"
-    """Recurrent cells between the scales."""
-
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        _require_positive(self, "units", "channels")
-
-
-@dataclass(frozen=True)
-class DANetConfig:
-    """DANet (IJCAI 2022)."""
-
-    name: ClassVar[str] = "danet"
-
-    channels: int = 64
-    """Feature channels, even."""
-    blocks: int = 10
-    """Residual blocks per sub-network."""
-    reduction: int = 4
-    """Reduction factor of the channel attention: channels divided by bottleneck width."""
+    blur: float = 0.0
+    """Maximum blur of both images of a patch: Gaussian standard deviation in pixels."""
+    veil: float = 0.0
+    """Maximum opacity of grey mist over both images of a patch, below 1."""
+    noise: float = 0.0
+    """Maximum noise of both images of a patch: standard deviation in 8-bit levels."""
+    jpeg: int = 0
+    """Minimum JPEG quality of both images of a patch, 1 to 100; 0 disables compression."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require_positive(self, "channels", "blocks", "reduction")
-        _require(self.channels % 2 == 0, f"--channels must be even, got {self.channels}")
-        _require(self.reduction <= self.channels, "--reduction must not exceed --channels")
-
-
-@dataclass(frozen=True)
-class PReNetConfig:
-    """PReNet (CVPR 2019). PReNet_r: --shared-blocks; PRN: --recurrence none; PRN_r: both."""
-
-    name: ClassVar[str] = "prenet"
-
-    stages: int = 6
-    """Recurrent stages with shared weights."""
-    channels: int = 32
-    """Feature channels."""
-    recurrence: Literal["lstm", "gru", "none"] = "lstm"
-    """Recurrent layer that passes a state from stage to stage."""
-    shared_blocks: bool = False
-    """Apply one residual block five times instead of five different blocks."""
-    global_residual: bool = True
-    """Each stage estimates the negative rain layer instead of the background."""
-    rainy_input: bool = True
-    """Each stage gets the rainy image besides the previous stage's output."""
-    recurrence_last: bool = False
-    """Put the recurrent layer after the residual blocks instead of before them."""
-
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        _require_positive(self, "stages", "channels")
-
-
-@dataclass(frozen=True)
-class RESCANConfig:
-    """RESCAN (ECCV 2018)."""
-
-    name: ClassVar[str] = "rescan"
-
-    stages: int = 4
-    """Recurrent stages with shared weights."""
-    channels: int = 24
-    """Feature channels."""
-    depth: int = 7
-    """Convolutions per stage, at least 3."""
-    cell: Literal["conv", "rnn", "gru", "lstm"] = "gru"
-    """Type of the cells, all convolutions of a stage but the last two."""
-    frame: Literal["full", "add"] = "full"
-    """Each stage estimates the full rain layer, or the residue left by the previous stages."""
-
-    def __post_init__(self) -> None:
-        """Validate the settings."""
-        _require_positive(self, "stages", "channels")
-        _require(self.depth >= 3, f"--depth must be at least 3, got {self.depth}")
-
-
-NetworkConfig = JDNetConfig | DCSFNConfig | DANetConfig | PReNetConfig | RESCANConfig
+        require_finite(self, "blur", "veil", "noise", "jpeg")
+        require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
+        require(self.jpeg <= 100, f"--jpeg must be at most 100, got {self.jpeg}")
 
 
 @dataclass(frozen=True)
@@ -239,24 +137,6 @@ class Training:
     """Side of the square training patches in pixels."""
     augment: Augmentation = "none"
     """flip: mirror; eight: also rotate by 90 degrees; jitter: scale, mirror and rotate (DCSFN)."""
-    exchange: float = 0.0
-    """Fraction of patches with the rain layer of a random pair or of --layers."""
-    layer_size: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest random factor on the size of an exchanged layer."""
-    layer_gain: tuple[float, float] = (1.0, 1.0)
-    """Smallest and largest random factor on the brightness of an exchanged layer."""
-    layer_angle: float = 0.0
-    """Maximum random rotation of an exchanged layer in degrees."""
-    modelled: float = 0.0
-    """Fraction of patches with modelled rain, light and heavy equally often."""
-    blur: float = 0.0
-    """Maximum blur of both images of a patch: Gaussian standard deviation in pixels."""
-    veil: float = 0.0
-    """Maximum opacity of grey mist over both images of a patch, below 1."""
-    noise: float = 0.0
-    """Maximum noise of both images of a patch: standard deviation in 8-bit levels."""
-    jpeg: int = 0
-    """Minimum JPEG quality of both images of a patch, 1 to 100; 0 disables compression."""
     passes: float = 1000
     """Training length in epochs: patches drawn per training scene."""
     steps: int | None = None
@@ -290,32 +170,15 @@ class Training:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require_positive(self, "batch_size", "accumulate", "patch_size")
-        _require_positive(self, "passes", "steps", "lr", "clip", "decay")
-        _require_finite(self, "validation", "seed", "l1_weight", "weight_decay", "warmup")
-        _require_finite(
-            self, "exchange", "modelled", "layer_angle", "blur", "veil", "noise", "jpeg", "cooldown"
-        )
-        _require(
-            self.exchange + self.modelled <= 1,
-            f"--exchange and --modelled must sum to at most 1, got {self.exchange:g} and "
-            f"{self.modelled:g}",
-        )
-        for flag, (low, high) in (("size", self.layer_size), ("gain", self.layer_gain)):
-            _require(
-                0.1 <= low <= high <= 10,
-                f"--layer-{flag} must be two ascending factors in [0.1, 10], got {low:g} {high:g}",
-            )
-        _require(
-            self.layer_angle <= 180, f"--layer-angle must be at most 180, got {self.layer_angle:g}"
-        )
+        require_positive(self, "batch_size", "accumulate", "patch_size")
+        require_positive(self, "passes", "steps", "lr", "clip", "decay")
+        require_finite(self, "validation", "seed", "l1_weight", "weight_decay")
+        require_finite(self, "warmup", "cooldown")
         fits = all(0 <= share <= 1 for share in self.milestones)
-        _require(fits, f"--milestones must be between 0 and 1, got {self.milestones}")
-        _require(self.seed < 2**63, f"--seed must be below 2^63, got {self.seed}")
-        _require(self.veil < 1, f"--veil must be below 1, got {self.veil:g}")
-        _require(self.jpeg <= 100, f"--jpeg must be at most 100, got {self.jpeg}")
-        _require(self.cooldown <= 1, f"--cooldown must be at most 1, got {self.cooldown:g}")
-        _require(
+        require(fits, f"--milestones must be between 0 and 1, got {self.milestones}")
+        require(self.seed < 2**63, f"--seed must be below 2^63, got {self.seed}")
+        require(self.cooldown <= 1, f"--cooldown must be at most 1, got {self.cooldown:g}")
+        require(
             self.optimizer == "muon" or not self.weight_decay,
             "--weight-decay needs --optimizer muon",
         )
@@ -336,8 +199,8 @@ class Monitoring:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require_positive(self, "log_every", "eval_every", "eval_pairs")
-        _require_finite(self, "save_minutes")
+        require_positive(self, "log_every", "eval_every", "eval_pairs")
+        require_finite(self, "save_minutes")
 
 
 @dataclass(frozen=True)
@@ -353,7 +216,7 @@ class Machine:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require_positive(self, "threads")
+        require_positive(self, "threads")
 
 
 @dataclass(frozen=True)
@@ -363,6 +226,8 @@ class Config:
     name: str
     """Name of the run, which is stored in runs/NAME unless --run is given."""
     data: Folders | Synthetic
+    rain: Rain = Rain()
+    camera: Camera = Camera()
     network: NetworkConfig = JDNetConfig()
     training: Training = Training()
     monitoring: Monitoring = Monitoring()
@@ -378,9 +243,9 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require_finite(self, "workers")
+        require_finite(self, "workers")
         fits = self.training.loss != "danet" or self.network.name == "danet"
-        _require(fits, f"--loss danet needs the outputs of DANet, not of {self.network.name}")
+        require(fits, f"--loss danet needs the outputs of DANet, not of {self.network.name}")
 
 
 @dataclass(frozen=True)
@@ -393,7 +258,7 @@ class EvalConfig:
     network: NetworkConfig = JDNetConfig()
     machine: Machine = Machine()
     weights: Path | None = None
-    """Weights; default runs/NAME/best.pt if it exists, else the dataset's file in weights/."""
+    """Weights; default runs/NAME/best.pt if it exists, else the preset's file in weights/."""
     compare: tuple[Path, ...] = ()
     """Weights or run folders to score instead, listed in one table."""
     conventions: tuple[Convention, ...] = ("y", "y-float", "rgb", "rgb-jdnet")
@@ -411,13 +276,13 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        _require_positive(self, "limit")
-        _require_finite(self, "tile")
+        require_positive(self, "limit")
+        require_finite(self, "tile")
         alone = not (self.report and self.compare)
-        _require(alone, "--report takes one set of weights: use --weights instead of --compare")
+        require(alone, "--report takes one set of weights: use --weights instead of --compare")
         either = not (self.weights and self.compare)
-        _require(either, "--weights does not go with --compare: list all weights there")
-        _require(bool(self.conventions), "--conventions needs at least one convention")
+        require(either, "--weights does not go with --compare: list all weights there")
+        require(bool(self.conventions), "--conventions needs at least one convention")
 
 
 @dataclass(frozen=True)
@@ -427,9 +292,9 @@ class ShowConfig:
     inputs: tuple[Path, ...]
     """Images, videos, folders of them, or patterns such as 'photos/*.jpg'."""
     kind: Literal["photo", "light", "heavy"] = "photo"
-    """Kind of rain; selects the default weights, those of preset real, rain100l or rain100h."""
+    """Kind of rain: weights of the preset real, rain100l-small or rain100h-small."""
     weights: Path | None = None
-    """Weights; default runs/PRESET/best.pt if it exists, else those of --kind in weights/."""
+    """Weights; default runs/PRESET/best.pt if it exists, else the preset's file in weights/."""
     output: Path = Path("derained")
     """Folder for the results, with the input's name; videos become MP4."""
     format: ImageFormat = "png"
@@ -459,21 +324,10 @@ class ShowConfig:
     def __post_init__(self) -> None:
         """Validate the settings."""
         fits = 1 <= self.quality <= 100
-        _require(fits, f"--quality must be between 1 and 100, got {self.quality}")
+        require(fits, f"--quality must be between 1 and 100, got {self.quality}")
         needless = (self.task_model or self.task_weights) and not self.task
-        _require(not needless, "--task-model and --task-weights need --task")
-        _require_finite(self, "tile")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Definition of a dataset: its preset and reference facts."""
-
-    config: Config
-    releases: dict[str, Release] = field(default_factory=dict)
-    """Keyed by `Folders.release`."""
-    weights: str | None = None
-    """File under weights/ that eval.py uses by default for this preset."""
+        require(not needless, "--task-model and --task-weights need --task")
+        require_finite(self, "tile")
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

@@ -14,17 +14,11 @@ Data: see `rain100h.py` and `rain100l.py`. Differences from the released recipes
 
 from dataclasses import replace
 
+from config.networks import DANetConfig, DCSFNConfig, NetworkConfig, PReNetConfig, RESCANConfig
 from config.rain100h import CONFIG as RAIN100H
 from config.rain100l import CONFIG as RAIN100L
-from config.schema import (
-    Config,
-    DANetConfig,
-    DCSFNConfig,
-    NetworkConfig,
-    PReNetConfig,
-    RESCANConfig,
-    Training,
-)
+from config.reference import Preset
+from config.schema import Training
 
 RECIPES: dict[str, tuple[NetworkConfig, Training]] = {
     "dcsfn": (DCSFNConfig(), Training(batch_size=24, passes=800, augment="jitter", clip=None)),
@@ -67,12 +61,14 @@ RECIPES: dict[str, tuple[NetworkConfig, Training]] = {
 }
 MIRRORED = replace(RECIPES["prenet"][1], augment="flip", passes=2 * 100 * 15)
 
-SIBLINGS: tuple[Config, ...] = tuple(
-    replace(
-        dataset,
-        name=f"{dataset.name}-{name}",
-        network=network,
-        training=MIRRORED if (dataset, name) == (RAIN100L, "prenet") else recipe,
+PRESETS = tuple(
+    Preset(
+        replace(
+            dataset,
+            name=f"{dataset.name}-{name}",
+            network=network,
+            training=MIRRORED if (dataset, name) == (RAIN100L, "prenet") else recipe,
+        )
     )
     for dataset in (RAIN100H, RAIN100L)
     for name, (network, recipe) in RECIPES.items()

@@ -11,15 +11,16 @@ rain layers over many clean scenes. The trials behind the recipe are in docs/exp
 
 from dataclasses import replace
 
+from config.networks import JDNetConfig
 from config.rain100h import CONFIG as RAIN100H
 from config.rain100l import CONFIG as RAIN100L
-from config.schema import Config, JDNetConfig, Training
+from config.reference import Preset
+from config.schema import Config, Rain, Training
 
 RECIPE = Training(
     loss="ssim-l1",
     l1_weight=2,
     augment="flip",
-    exchange=0.5,
     optimizer="muon",
     lr=2e-3,
     weight_decay=0.3,
@@ -27,7 +28,19 @@ RECIPE = Training(
     steps=60_000,
 )
 
-SMALL: tuple[Config, ...] = tuple(
-    replace(dataset, name=f"{dataset.name}-small", network=JDNetConfig(units=8), training=RECIPE)
-    for dataset in (RAIN100L, RAIN100H)
+
+def small(dataset: Config) -> Config:
+    """The small network and its recipe on a dataset."""
+    return replace(
+        dataset,
+        name=f"{dataset.name}-small",
+        rain=Rain(exchange=0.5),
+        network=JDNetConfig(units=8),
+        training=RECIPE,
+    )
+
+
+PRESETS = (
+    Preset(small(RAIN100L), weights="jdnet-small-rain100l.safetensors"),
+    Preset(small(RAIN100H), weights="jdnet-small-rain100h.safetensors"),
 )

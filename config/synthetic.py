@@ -7,7 +7,9 @@ A JDNet with 2 joint units. It gains at least 3 dB over the rainy input on unsee
 shows that everything works and does not generalise to other rain.
 """
 
-from config.schema import Config, Dataset, JDNetConfig, Monitoring, Synthetic, Training
+from config.networks import JDNetConfig
+from config.reference import Preset
+from config.schema import Config, Monitoring, Synthetic, Training
 
 CONFIG = Config(
     name="synthetic",
@@ -18,4 +20,4 @@ CONFIG = Config(
     workers=0,
 )
 
-DATASET = Dataset(CONFIG)
+PRESETS = (Preset(CONFIG),)

@@ -1,36 +1,23 @@
-"""Camera degradations, applied identically to both images of a pair.
+"""Camera degradations, applied alike to both images of a pair.
 
 A network trained on sharp, noise-free pairs mistakes the noise and JPEG blocks of a photograph for
 rain. Each degradation is applied to the rainy and the clean patch alike, so the network learns to
 keep it.
 """
 
-from typing import NamedTuple
-
 import cv2
 import numpy as np
 
+from config.schema import Camera
 from utils.image import Pixels
 
 BLOCK = 8  # side of a JPEG block
 
 
-class Camera(NamedTuple):
-    """Maximum strength of each degradation; 0 disables it."""
-
-    blur: float = 0.0  # Gaussian standard deviation in pixels
-    veil: float = 0.0  # opacity of grey mist, in [0, 1)
-    noise: float = 0.0  # standard deviation in 8-bit levels
-    jpeg: int = 0  # minimum quality, 1 to 100
-
-
 def photograph(
     rainy: Pixels, clean: Pixels, camera: Camera, random: np.random.Generator
 ) -> tuple[Pixels, Pixels]:
-    """Degrade both patches in the same way; returns uint8 [H, W, 3] each.
-
-    The strength of each degradation is drawn uniformly between none and the maximum.
-    """
+    """Degrade both patches, uint8 [H, W, 3], in the same way; returns the same type and shape."""
     if camera == Camera():
         return rainy, clean
     both: list[Pixels] = [rainy.astype(np.float32), clean.astype(np.float32)]

@@ -3,18 +3,10 @@
 from typing import Literal, NamedTuple
 
 from config.schema import Config, Folders, Synthetic
-from data.camera import Camera
 from data.layouts import FolderPairs, find_pairs
 from data.pairs import Pairs, Selection
 from data.patches import Patches
-from data.rain_layers import (
-    RainExchange,
-    Variation,
-    extract_layers,
-    hold_out,
-    open_clean,
-    open_layers,
-)
+from data.rain_layers import LayerSource, extract_layers, hold_out, open_clean, open_layers
 from data.synthetic import SyntheticPairs
 from utils.errors import UserError
 
@@ -24,7 +16,7 @@ class TrainingData(NamedTuple):
 
     patches: Patches
     validation: Pairs
-    test: Pairs
+    test: Pairs  # empty without a test set
     left_out: int = 0  # training pairs that show a scene of a validation pair
 
 
@@ -39,7 +31,7 @@ def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pa
         return SyntheticPairs(split, count, data.image_size, data.heaviness)
     folder = data.train_folder if split == "train" else data.test_folder
     if folder is None:
-        raise UserError("this dataset has no training set: train on another one")
+        raise UserError(f"{data.dataset} has no {split} set: give --{split}-folder")
     return FolderPairs(find_pairs(folder, data.layout, data.order))
 
 
@@ -54,13 +46,15 @@ def open_training(config: Config) -> TrainingData:
     Raises:
         UserError: the data cannot be read or does not fit the recipe.
     """
-    data, recipe = config.data, config.training
+    data, recipe, rain = config.data, config.training, config.rain
     clean, layers = (data.clean, data.layers) if isinstance(data, Folders) else ((), ())
-    if clean and not recipe.exchange + recipe.modelled:
+    if clean and not rain.exchange + rain.modelled:
         raise UserError("--clean images have no rain: set --exchange or --modelled")
-    if layers and not recipe.exchange:
+    if layers and not rain.exchange:
         raise UserError("--layers needs --exchange, for example --exchange 0.5")
-    pairs, test = open_pairs(data, "train"), open_pairs(data, "test")
+    pairs = open_pairs(data, "train")
+    has_test = isinstance(data, Synthetic) or data.test_folder is not None
+    test = open_pairs(data, "test") if has_test else ()
     if recipe.validation >= len(pairs):
         raise UserError(
             f"--validation must be below the number of training pairs, {len(pairs)}, got "
@@ -80,13 +74,13 @@ def open_training(config: Config) -> TrainingData:
     scored = {pair.clean.tobytes() for pair in (*validation, *test)} if clean else set()
     images = [image for folder in clean for image in open_clean(folder, recipe.patch_size)]
     clean_scenes = [image for image in images if image.tobytes() not in scored]
-    sources, variation = [], Variation(recipe.layer_size, recipe.layer_gain, recipe.layer_angle)
-    if recipe.exchange:
+    sources: list[LayerSource] = []
+    if rain.exchange:
         sources = [extract_layers(pairs)]
         scenes, validation = validation, list(validation)
         for folder in layers:
             source, held = hold_out(
-                open_layers(folder), recipe.validation, folder.name, scenes, variation
+                open_layers(folder), recipe.validation, folder.name, scenes, rain
             )
             sources.append(source)
             validation += held
@@ -96,7 +90,8 @@ def open_training(config: Config) -> TrainingData:
         recipe.seed,
         recipe.augment,
         clean_scenes,
-        RainExchange(sources, recipe.exchange, recipe.modelled, variation),
-        Camera(recipe.blur, recipe.veil, recipe.noise, recipe.jpeg),
+        sources,
+        rain,
+        config.camera,
     )
     return TrainingData(patches, validation, test, left_out)

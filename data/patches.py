@@ -13,10 +13,10 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from config.schema import Augmentation
-from data.camera import Camera, photograph
+from config.schema import Augmentation, Camera, Rain
+from data.camera import photograph
 from data.pairs import Pairs
-from data.rain_layers import RainExchange, exchange_rain
+from data.rain_layers import LayerSource, exchange_rain
 from utils.errors import UserError
 from utils.image import Pixels, to_tensor
 
@@ -41,9 +41,10 @@ class Patches(Dataset[PatchPair]):
         augment: "none"; "flip" mirrors half of the patches; "eight" also rotates by multiples of 90
             degrees, with all eight variants equally likely; "jitter" varies the sides of the crop
             by up to a quarter, resizes it to P, mirrors, and rotates by up to 30 degrees (DCSFN).
-        clean_scenes: additional scenes without rain, uint8 [H, W, 3] each; `exchange` provides
-            their rain.
-        exchange: which patches get a different rain.
+        clean_scenes: additional scenes without rain, uint8 [H, W, 3] each; they always get other
+            rain.
+        sources: rain layers for other rain.
+        rain: which patches get other rain, and which.
         camera: degradations of both images of every patch.
 
     Raises:
@@ -57,10 +58,10 @@ class Patches(Dataset[PatchPair]):
         seed: int,
         augment: Augmentation = "none",
         clean_scenes: Sequence[Pixels] = (),
-        exchange: RainExchange | None = None,
-        camera: Camera | None = None,
+        sources: Sequence[LayerSource] = (),
+        rain: Rain = Rain(),
+        camera: Camera = Camera(),
     ) -> None:
-        exchange, camera = exchange or RainExchange(), camera or Camera()
         needed = [(pair.name, pair.clean.shape) for pair in pairs]
         needed += [("a clean image", image.shape) for image in clean_scenes]
         for name, (h, w, *_) in needed:
@@ -70,7 +71,8 @@ class Patches(Dataset[PatchPair]):
                     "lower --patch-size or remove the image"
                 )
         self.pairs, self.size, self.seed, self.augment = pairs, size, seed, augment
-        self.clean_scenes, self.exchange, self.camera = clean_scenes, exchange, camera
+        self.clean_scenes, self.sources = clean_scenes, sources
+        self.rain, self.camera = rain, camera
         self.scenes = len(pairs) + len(clean_scenes)
 
     def describe(self) -> str:
@@ -107,11 +109,11 @@ class Patches(Dataset[PatchPair]):
                 patch = _rotate(patch, self.size, angle)
             return to_tensor(patch)
 
-        # Exchange and camera have their own random streams, so they do not change the crop.
+        # Rain and camera have their own random streams, so they do not change the crop.
         random = np.random.default_rng([self.seed, 2, index])
         background = cut(clean)
         own = None if rainy is None else cut(rainy)
-        patch = exchange_rain(own, background, self.exchange, random)
+        patch = exchange_rain(own, background, self.sources, self.rain, random)
         patch, background = photograph(
             patch, background, self.camera, np.random.default_rng([self.seed, 3, index])
         )

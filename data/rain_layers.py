@@ -12,6 +12,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from config.schema import Rain
 from data.layouts import FolderPairs, find_pairs, find_rainy, read_rgb
 from data.pairs import Pair, Pairs
 from data.synthetic import RAINS, add_rain
@@ -27,26 +28,6 @@ class LayerSource(NamedTuple):
 
     images: Sequence[Pixels]
     rendered: bool = False  # rendered on black: one to MAX_CROPS crops of a layer are added up
-
-
-class Variation(NamedTuple):
-    """Random changes of every exchanged layer."""
-
-    size: tuple[float, float] = (1.0, 1.0)  # range of the factor on width and height
-    gain: tuple[float, float] = (1.0, 1.0)  # range of the factor on the brightness
-    angle: float = 0.0  # maximum rotation, degrees
-
-
-class RainExchange(NamedTuple):
-    """Which rain a training patch gets: its own, a layer from `sources`, or modelled rain.
-
-    All sources are equally likely, whatever their number of layers.
-    """
-
-    sources: Sequence[LayerSource] = ()
-    exchanged: float = 0.0  # fraction of patches with a layer from `sources`
-    modelled: float = 0.0  # fraction of patches with modelled rain
-    variation: Variation = Variation()  # of the layers from `sources`
 
 
 def rain_layer(pair: Pair) -> Pixels | None:
@@ -106,8 +87,8 @@ def open_clean(folder: Path, side: int = 1) -> list[Pixels]:
     """Clean images of the Rain100 pairs in a folder, or all its images; uint8 [H, W, 3].
 
     Raises:
-        UserError: the folder is missing or empty, or an image cannot be read, or is narrower or
-            lower than `side`.
+        UserError: the folder is missing or empty, or an image cannot be read or is smaller than
+            `side` x `side` pixels.
     """
     if _holds_pairs(folder):
         return [pair.clean for pair in FolderPairs(find_pairs(folder, "rain100"))]
@@ -132,28 +113,33 @@ def _holds_pairs(folder: Path) -> bool:
 
 
 def exchange_rain(
-    rainy: Pixels | None, clean: Pixels, exchange: RainExchange, random: np.random.Generator
+    rainy: Pixels | None,
+    clean: Pixels,
+    sources: Sequence[LayerSource],
+    rain: Rain,
+    random: np.random.Generator,
 ) -> Pixels:
-    """Return `rainy` itself, or `clean` with other rain.
+    """Return `rainy` itself, or `clean` with a layer from one of the sources or modelled rain.
 
     Args:
         rainy: uint8 [H, W, 3], or None for a clean scene.
         clean: uint8 [H, W, 3].
-        exchange: sources of the layers and their probabilities.
+        sources: all equally likely, whatever their number of layers.
+        rain: probabilities and variation.
         random: generator of all random choices.
     """
     drawn = random.random()
-    if rainy is not None and drawn >= exchange.exchanged + exchange.modelled:
+    if rainy is not None and drawn >= rain.exchange + rain.modelled:
         return rainy
-    if exchange.sources and drawn >= exchange.modelled:
-        source = exchange.sources[int(random.integers(len(exchange.sources)))]
+    if sources and drawn >= rain.modelled:
+        source = sources[int(random.integers(len(sources)))]
         height, width = clean.shape[:2]
-        return _add(clean, _draw_rain(source, height, width, exchange.variation, random))
+        return _add(clean, _draw_layer(source, height, width, rain, random))
     return add_rain(clean, RAINS[("light", "heavy")[random.integers(2)]], random)
 
 
 def hold_out(
-    source: LayerSource, count: int, name: str, scenes: Pairs, variation: Variation
+    source: LayerSource, count: int, name: str, scenes: Pairs, rain: Rain
 ) -> tuple[LayerSource, list[Pair]]:
     """Separate the first `count` layers and add them to scenes, for validation.
 
@@ -162,7 +148,7 @@ def hold_out(
         count: number of layers that training must not see.
         name: of the source; the pairs are named after it and after their scene.
         scenes: pairs whose clean images get the rain.
-        variation: of the layers of a rendered source. Other layers stay as they are.
+        rain: variation of the layers of a rendered source. Other layers stay as they are.
 
     Returns:
         The other layers, and one pair per scene.
@@ -179,18 +165,14 @@ def hold_out(
     pairs = []
     for index, scene in enumerate(scenes):
         height, width = scene.clean.shape[:2]
-        used = variation if source.rendered else Variation()
-        rain = _draw_rain(held, height, width, used, np.random.default_rng(index))
-        pairs.append(Pair(f"{name}-{scene.name}", _add(scene.clean, rain), scene.clean))
+        used = rain if source.rendered else Rain()
+        layer = _draw_layer(held, height, width, used, np.random.default_rng(index))
+        pairs.append(Pair(f"{name}-{scene.name}", _add(scene.clean, layer), scene.clean))
     return source._replace(images=source.images[count:]), pairs
 
 
-def _draw_rain(
-    source: LayerSource,
-    height: int,
-    width: int,
-    variation: Variation,
-    random: np.random.Generator,
+def _draw_layer(
+    source: LayerSource, height: int, width: int, rain: Rain, random: np.random.Generator
 ) -> np.ndarray:
     """Rain [height, width] from one layer, mirrored with probability 0.5.
 
@@ -198,15 +180,15 @@ def _draw_rain(
     """
     layer = source.images[int(random.integers(len(source.images)))]
     crops = int(random.integers(1, MAX_CROPS, endpoint=True)) if source.rendered else 1
-    if variation == Variation():  # draw nothing: recipes without variation keep their patches
-        size, gain, angle = 1.0, 1.0, 0.0
-    else:
-        size, gain = (np.exp(random.uniform(*np.log(r))) for r in (variation.size, variation.gain))
-        angle = random.uniform(-variation.angle, variation.angle)
-    rain = np.zeros((height, width))
+    size, gain, angle = 1.0, 1.0, 0.0  # drawn only if they vary: plain recipes keep their patches
+    if (*rain.layer_size, *rain.layer_gain, rain.layer_angle) != (1, 1, 1, 1, 0):
+        size = np.exp(random.uniform(*np.log(rain.layer_size)))
+        gain = np.exp(random.uniform(*np.log(rain.layer_gain)))
+        angle = random.uniform(-rain.layer_angle, rain.layer_angle)
+    total = np.zeros((height, width))
     for _ in range(crops):
-        rain += gain * _draw_crop(layer, height, width, size, angle, random)
-    return np.asarray(rain[:, ::-1] if random.integers(2) else rain)
+        total += gain * _draw_crop(layer, height, width, size, angle, random)
+    return total[:, ::-1] if random.integers(2) else total
 
 
 def _draw_crop(

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from statistics import median
 
 from config import release_of
-from config.schema import Folders, Published, Synthetic
+from config.reference import Published
+from config.schema import Folders, Synthetic
 from evaluation.scores import Scores
 from models import Derainer
 from utils.runtime import count_macs, count_parameters

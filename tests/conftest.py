@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from config import CONFIGS
-from config.schema import Config, JDNetConfig, Synthetic
+from config.networks import JDNetConfig
+from config.schema import Config, Synthetic
 from utils.image import Pixels, write_image
 
 torch.set_num_threads(1)  # several threads slow down a suite of small tensors

@@ -6,16 +6,10 @@ from typing import Any, Literal, get_args
 
 import pytest
 
-from config import CONFIGS, DATASETS
+from config import CONFIGS, PRESETS
 from config.cli import eval_config, show_config, tool_options, train_config
-from config.schema import (
-    Config,
-    Folders,
-    JDNetConfig,
-    Synthetic,
-    Training,
-    as_dict,
-)
+from config.networks import JDNetConfig
+from config.schema import Config, Folders, Synthetic, Training, as_dict
 from models.registry import NETWORKS
 from training.losses import LOSSES
 from training.schedule import learning_rate, total_steps
@@ -91,10 +85,10 @@ def test_trapezoid_rises_stays_and_falls() -> None:
 def test_registries_match_the_schema() -> None:
     assert {type(config.network) for config in CONFIGS.values()} == set(NETWORKS)
     assert set(get_args(choices_of(Training)["loss"])) == set(LOSSES)
-    for dataset in DATASETS:
-        if isinstance(dataset.config.data, Folders) and dataset.releases:
-            assert dataset.config.data.dataset == dataset.config.name
-            assert dataset.config.data.release in dataset.releases
+    for name, preset in PRESETS.items():
+        if isinstance(preset.config.data, Folders) and preset.releases:
+            assert preset.config.data.dataset == name
+            assert preset.config.data.release in preset.releases
 
 
 def test_overrides_and_default_preset() -> None:
@@ -237,9 +231,24 @@ def test_mistakes_in_tool_options_are_one_line(arguments: list[str], message: st
     assert "\n" not in str(error.value)
 
 
-def test_old_flags_still_work() -> None:
-    config = train_config(["rain100l", "--held-out=20", "--start", "w.pt"])
-    assert (config.training.validation, config.init_from) == (20, Path("w.pt"))
+def test_the_test_set_of_an_own_training_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The preset's test set is dropped only if it is missing and the user never named it."""
+    monkeypatch.chdir(tmp_path)
+
+    def test_folder(*flags: str) -> Path | None:
+        data = train_config(["rain100l", *flags]).data
+        assert isinstance(data, Folders)
+        return data.test_folder
+
+    own, preset = ("--train-folder", "mine"), Path("datasets/Rain100L")
+    assert test_folder() == preset
+    assert test_folder(*own) is None
+    assert test_folder("--test-folder", "None") is None
+    assert test_folder(*own, "--test-folder", "nowhere") == Path("nowhere")
+    preset.mkdir(parents=True)
+    assert test_folder(*own) == preset
 
 
 def test_show_without_input() -> None:

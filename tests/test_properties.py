@@ -15,10 +15,10 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from config.cli import train_config
-from config.schema import Training, as_dict
+from config.schema import Camera, Rain, Training, as_dict
 from data.layouts import find_pairs
 from data.pairs import Pair
-from data.rain_layers import RainExchange, exchange_rain, extract_layers, rain_layer
+from data.rain_layers import exchange_rain, extract_layers, rain_layer
 from training.schedule import learning_rate, total_steps
 from utils import checkpoint
 from utils.errors import UserError
@@ -67,8 +67,7 @@ def test_any_rain_layer_can_be_exchanged(data: Any) -> None:
     assert layer is not None
     assert (layer <= added).all()
     source = extract_layers([Pair("any", rainy, clean)])
-    exchange = RainExchange([source], exchanged=1.0)
-    again = exchange_rain(rainy, clean, exchange, np.random.default_rng(0))
+    again = exchange_rain(rainy, clean, [source], Rain(exchange=1), np.random.default_rng(0))
     assert np.array_equal(again, rainy) or np.array_equal(again, _mirrored(clean, layer))
 
 
@@ -97,10 +96,6 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "batch_size": st.integers(1, 64),
     "accumulate": st.integers(1, 8),
     "l1_weight": st.floats(0, 10),
-    "exchange": st.floats(0, 0.5),
-    "layer_size": st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted).map(tuple),
-    "layer_angle": st.floats(0, 180),
-    "jpeg": st.integers(0, 100),
     "steps": st.none() | st.integers(1, 10**6),
     "lr": st.floats(1e-8, 1),
     "warmup": st.integers(0, 1000),
@@ -110,18 +105,27 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "clip": st.none() | st.floats(1e-3, 10),
     "seed": st.integers(0, 2**31),
 }
+RAIN_AND_CAMERA: dict[str, st.SearchStrategy[Any]] = {
+    "exchange": st.floats(0, 0.5),
+    "layer_size": st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted).map(tuple),
+    "layer_angle": st.floats(0, 180),
+    "jpeg": st.integers(0, 100),
+}
 recipes = st.fixed_dictionaries({}, optional=VALUES)
 
 
 @quick
-@given(recipes)
+@given(st.fixed_dictionaries({}, optional=VALUES | RAIN_AND_CAMERA))
 def test_any_recipe_can_be_given_as_flags(values: dict[str, Any]) -> None:
     flags = [part for key, value in values.items() for part in _flag(key, value)]
-    recipe = train_config(flags).training
-    assert {key: getattr(recipe, key) for key in values} == values
-    plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
-             for key, value in as_dict(recipe).items()}  # fmt: skip
-    assert Training(**plain) == recipe
+    config = train_config(flags)
+    found: dict[str, Any] = {}
+    for section in (config.training, config.rain, config.camera):
+        found |= vars(section)
+        plain: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value
+                 for key, value in as_dict(section).items()}  # fmt: skip
+        assert type(section)(**plain) == section
+    assert {key: found[key] for key in values} == values
 
 
 def _flag(key: str, value: Any) -> list[str]:
@@ -142,14 +146,23 @@ def test_the_learning_rate_of_any_recipe_is_positive_and_bounded(
 
 @quick
 @given(
-    st.sampled_from([f.name for f in fields(Training) if f.type in (int, float)]),
+    st.sampled_from(
+        [
+            (section, f.name)
+            for section in (Training, Rain, Camera)
+            for f in fields(section)
+            if f.type in (int, float)
+        ]
+    ),
     st.floats(max_value=-1e-9) | st.just(float("inf")),
 )
-def test_no_number_of_a_recipe_may_be_negative_or_infinite(name: str, value: float) -> None:
+def test_no_number_of_a_recipe_may_be_negative_or_infinite(
+    field: tuple[type[Training | Rain | Camera], str], value: float
+) -> None:
+    section, name = field
     assume(name != "seed" or value < 0)
-    values: dict[str, Any] = {name: value}
     with pytest.raises(UserError, match="--" + name.replace("_", "-")):
-        Training(**values)
+        section(**{name: value})  # type: ignore[arg-type]
 
 
 scalars = st.integers(-(2**40), 2**40) | st.floats(allow_nan=False) | st.text(max_size=9)

@@ -9,15 +9,13 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 
-from config.schema import Config, Folders, Training
+from config.schema import Camera, Config, Folders, Rain, Training
 from data import Pair, Patches, SyntheticPairs
-from data.camera import Camera, photograph
+from data.camera import photograph
 from data.open import open_training
 from data.rain_layers import (
     MAX_CROPS,
     LayerSource,
-    RainExchange,
-    Variation,
     exchange_rain,
     extract_layers,
     open_clean,
@@ -93,13 +91,12 @@ def where(layer: Pixels, piece: np.ndarray) -> list[tuple[int, int, bool]]:
 def test_an_exchanged_layer_is_a_crop_of_a_source_layer(picture: Picture) -> None:
     pairs = [p._replace(clean=p.clean // 8, rainy=rained(p.clean // 8, layer_of(i)))
              for i, p in enumerate(additive_pairs(picture))]  # fmt: skip
-    exchange = RainExchange([extract_layers(pairs)], exchanged=1)
+    sources, always = [extract_layers(pairs)], Rain(exchange=1)
     seen = set()
     for seed in range(60):
         clean = pairs[0].clean[:12, :10]
-        rainy = exchange_rain(
-            pairs[0].rainy[:12, :10], clean, exchange, np.random.default_rng(seed)
-        )
+        own, random = pairs[0].rainy[:12, :10], np.random.default_rng(seed)
+        rainy = exchange_rain(own, clean, sources, always, random)
         piece = (rainy.astype(int) - clean)[..., 0]
         (found,) = [(i, *place) for i in range(3) for place in where(layer_of(i), piece)]
         seen.add(found)
@@ -111,10 +108,10 @@ def test_an_exchanged_layer_is_a_crop_of_a_source_layer(picture: Picture) -> Non
 def test_fractions_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
     (pair,) = additive_pairs(picture, 1)
     flat = LayerSource([np.full((24, 32), 9, np.uint8)])
-    exchange = RainExchange([flat], exchanged=0.3, modelled=0.2)
+    rain = Rain(exchange=0.3, modelled=0.2)
     kinds = {"own": 0, "exchanged": 0, "modelled": 0}
     for seed in range(600):
-        rainy = exchange_rain(pair.rainy, pair.clean, exchange, np.random.default_rng(seed))
+        rainy = exchange_rain(pair.rainy, pair.clean, [flat], rain, np.random.default_rng(seed))
         if rainy is pair.rainy:
             kinds["own"] += 1
         elif np.array_equal(rainy, rained(pair.clean, flat.images[0])):
@@ -127,15 +124,14 @@ def test_fractions_of_own_exchanged_and_modelled_rain(picture: Picture) -> None:
 
 
 def drawn(
-    layer: Pixels, side: int, variation: Variation | None = None, rendered: bool = False
+    layer: Pixels, side: int, rain: Rain = Rain(exchange=1), rendered: bool = False
 ) -> list[np.ndarray]:
     """The rain of 300 black patches."""
-    clean = np.zeros((side, side, 3), np.uint8)
-    exchange = RainExchange(
-        [LayerSource([layer], rendered)], exchanged=1, variation=variation or Variation()
-    )
+    clean, source = np.zeros((side, side, 3), np.uint8), LayerSource([layer], rendered)
     return [
-        exchange_rain(None, clean, exchange, np.random.default_rng(seed))[..., 0].astype(float)
+        exchange_rain(None, clean, [source], rain, np.random.default_rng(seed))[..., 0].astype(
+            float
+        )
         for seed in range(300)
     ]
 
@@ -146,8 +142,8 @@ def test_crops_of_rendered_layers_are_added() -> None:
 
 
 def test_layers_vary_in_brightness() -> None:
-    layer, variation = np.full((40, 40), 100, np.uint8), Variation(gain=(0.5, 2))
-    levels = [rain.max() for rain in drawn(layer, 8, variation)]
+    layer = np.full((40, 40), 100, np.uint8)
+    levels = [rain.max() for rain in drawn(layer, 8, Rain(exchange=1, layer_gain=(0.5, 2)))]
     assert min(levels) == pytest.approx(50, abs=2)
     assert max(levels) == pytest.approx(200, abs=4)
     assert np.median(levels) == pytest.approx(100, abs=12)
@@ -157,7 +153,7 @@ def test_layers_vary_in_size_and_angle() -> None:
     wave = np.rint(50 + 50 * np.cos(2 * np.pi * np.arange(96) / 16))
     stripes = np.tile(wave.astype(np.uint8), (96, 1))  # upright, 16 pixels apart
     distances, angles = [], []
-    for rain in drawn(stripes, 96, Variation(size=(0.5, 2), angle=15)):
+    for rain in drawn(stripes, 96, Rain(exchange=1, layer_size=(0.5, 2), layer_angle=15)):
         spectrum = np.abs(np.fft.rfft2(rain - rain.mean()))
         spectrum[:, :2] = 0
         v, u = np.unravel_index(spectrum[:, :20].argmax(), (96, 20))
@@ -173,7 +169,7 @@ def test_layers_vary_in_size_and_angle() -> None:
 def test_crops_of_one_patch_have_one_size() -> None:
     wave = np.rint(20 + 20 * np.cos(2 * np.pi * np.arange(96) / 12))
     stripes = np.tile(wave.astype(np.uint8), (96, 1))
-    for rain in drawn(stripes, 96, Variation(size=(0.5, 2)), rendered=True):
+    for rain in drawn(stripes, 96, Rain(exchange=1, layer_size=(0.5, 2)), rendered=True):
         spectrum = np.abs(np.fft.rfft((rain[0] - rain[0].mean()) * np.hanning(96))) ** 2
         peak = int(spectrum.argmax())
         assert spectrum[max(0, peak - 2) : peak + 3].sum() > 0.8 * spectrum.sum()
@@ -189,11 +185,11 @@ def test_small_layers_are_repeated() -> None:
 def test_clean_scenes_get_rain(picture: Picture) -> None:
     pairs = additive_pairs(picture, 2)
     scenes = [np.full((16, 16, 3), 7, np.uint8)]
-    for exchange in (
-        RainExchange([extract_layers(pairs)], exchanged=0.1),
-        RainExchange(modelled=0.1),
+    for sources, rain in (
+        ([extract_layers(pairs)], Rain(exchange=0.1)),
+        ([], Rain(modelled=0.1)),
     ):
-        patches = Patches(pairs, 12, 0, clean_scenes=scenes, exchange=exchange)
+        patches = Patches(pairs, 12, 0, clean_scenes=scenes, sources=sources, rain=rain)
         for round_ in range(10):
             three = [patches[3 * round_ + i] for i in range(3)]
             (one,) = [p for p in three if p.clean.unique().numel() == 1]
@@ -203,10 +199,10 @@ def test_clean_scenes_get_rain(picture: Picture) -> None:
 
 def test_patches_with_exchange_and_camera_depend_on_seed_and_index(picture: Picture) -> None:
     pairs = additive_pairs(picture)
-    exchange = RainExchange([extract_layers(pairs)], 0.5, 0.2)
+    sources, rain, camera = [extract_layers(pairs)], Rain(0.5, 0.2), Camera(1, 0.2, 4, 40)
     one, two, plain = (
-        Patches(pairs, 12, 0, "flip", [picture(seed=9)], e, c)
-        for e, c in ((exchange, Camera(1, 0.2, 4, 40)),) * 2 + ((exchange, Camera()),)
+        Patches(pairs, 12, 0, "flip", [picture(seed=9)], sources, rain, c)
+        for c in (camera, camera, Camera())
     )
     backwards = {i: two[i] for i in reversed(range(20))}
     assert all(torch.equal(one[i].rainy, backwards[i].rainy) for i in range(20))
@@ -216,7 +212,8 @@ def test_patches_with_exchange_and_camera_depend_on_seed_and_index(picture: Pict
 def test_exchange_does_not_change_the_clean_patches(picture: Picture) -> None:
     pairs = additive_pairs(picture)
     before = Patches(pairs, 12, 0, "flip")
-    after = Patches(pairs, 12, 0, "flip", exchange=RainExchange([extract_layers(pairs)], 1.0))
+    sources = [extract_layers(pairs)]
+    after = Patches(pairs, 12, 0, "flip", sources=sources, rain=Rain(exchange=1))
     assert all(torch.equal(before[i].clean, after[i].clean) for i in range(20))
     assert not any(torch.equal(before[i].rainy, after[i].rainy) for i in range(20))
 
@@ -319,16 +316,17 @@ def test_training_pairs_with_a_validation_scene_are_left_out(
 
 
 def test_scored_scenes_are_excluded_from_training(folders: Folders, picture: Picture) -> None:
-    recipe = Training(patch_size=16, exchange=0.5, validation=1)
-    patches, validation, test, _ = open_training(Config("mine", folders, training=recipe))
+    recipe, rain = Training(patch_size=16, validation=1), Rain(exchange=0.5)
+    config = Config("mine", folders, rain, training=recipe)
+    patches, validation, test, _ = open_training(config)
     assert (len(patches.pairs), len(test)) == (2, 2)
     for image, seed in zip(patches.clean_scenes, (20, 21), strict=True):
         assert np.array_equal(image, picture(seed=seed))
-    assert [source.rendered for source in patches.exchange.sources] == [False, True, False]
+    assert [source.rendered for source in patches.sources] == [False, True, False]
     # Each source loses one layer: that of the validation pair, and one per folder.
-    assert [len(source.images) for source in patches.exchange.sources] == [2, 1, 1]
+    assert [len(source.images) for source in patches.sources] == [2, 1, 1]
     assert [pair.name for pair in validation] == ["rain-0", "layers-rain-0", "test-rain-0"]
-    assert np.array_equal(patches.exchange.sources[1].images[0], layer_of(1))
+    assert np.array_equal(patches.sources[1].images[0], layer_of(1))
     scene, layer = picture(seed=0), rain_layer(additive_pairs(picture, 5)[3])
     assert layer is not None
     assert all(np.array_equal(pair.clean, scene) for pair in validation)
@@ -338,14 +336,11 @@ def test_scored_scenes_are_excluded_from_training(folders: Folders, picture: Pic
 
 
 def test_exchange_errors(folders: Folders) -> None:
-    def refuse(message: str, **recipe: float) -> None:
+    def refuse(message: str, rain: Rain, validation: int = 0) -> None:
+        recipe = Training(patch_size=16, validation=validation)
         with pytest.raises(UserError, match=message):
-            open_training(Config("mine", folders, training=Training(patch_size=16, **recipe)))  # type: ignore[arg-type]
+            open_training(Config("mine", folders, rain, training=recipe))
 
-    refuse("--clean images have no rain: set --exchange or --modelled")
-    refuse("--layers needs --exchange", modelled=0.5)
-    refuse(
-        "--validation must be below the number of layers in layers, 2, got 2",
-        exchange=0.5,
-        validation=2,
-    )
+    refuse("--clean .*--exchange or --modelled", Rain())
+    refuse("--layers needs --exchange", Rain(modelled=0.5))
+    refuse("--validation .* layers, 2, got 2", Rain(exchange=0.5), validation=2)

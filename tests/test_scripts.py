@@ -20,7 +20,7 @@ from PIL import Image, ImageCms
 
 import eval as eval_script
 import show
-from config import DATASETS, WEIGHTS, default_weights
+from config import PRESETS, WEIGHTS, default_weights
 from config.networks import JDNetConfig, PReNetConfig
 from config.schema import Config, Folders, Synthetic
 from data import Pair, SyntheticPairs
@@ -85,7 +85,8 @@ def test_train_then_eval_then_show(tmp_path: Path) -> None:
     [
         (["train.py", "rain100x"], "no preset 'rain100x'"),
         (["train.py", "--lrr", "1"], "did you mean --lr?"),
-        (["train.py", "rain12"], "no training set"),
+        (["train.py", "rain12"], "--train-folder"),
+        (["eval.py", "rain100l"], "rain100l-small"),
         (["eval.py", "--weights", "nowhere.pt"], "no checkpoint nowhere.pt"),
         (["show.py", "nowhere.png"], "no file or folder nowhere.png"),
         (["-m", "tools.score", "a"], "Missing from python -m tools.score: CLEAN Folder of"),
@@ -281,11 +282,11 @@ def test_show_keeps_size_name_depth_alpha_and_orientation(
 
 
 def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The user's own run first, then shipped weights, else the path of the run."""
+    """The user's own run first, then the shipped weights of this preset, never of another."""
     monkeypatch.chdir(tmp_path)
-    assert default_weights("rain100l") == WEIGHTS / "jdnet-small-rain100l.safetensors"
-    assert default_weights("rain100l-small") == default_weights("rain100l")
-    assert default_weights("rain1200") == Path("runs/rain1200/best.pt")
+    assert default_weights("rain100l-small") == WEIGHTS / "jdnet-small-rain100l.safetensors"
+    with pytest.raises(UserError, match=r"rain100l: .*--weights; .* for rain100l-small$"):
+        default_weights("rain100l")
     own = Path("runs/rain100l/best.pt")
     own.parent.mkdir(parents=True)
     own.touch()
@@ -295,7 +296,7 @@ def test_default_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_shipped_weights_are_those_of_the_card(tmp_path: Path) -> None:
     """`show.py` with default weights also gains 3 dB on an unseen scene."""
     card = (WEIGHTS / "README.md").read_text()
-    shipped = [WEIGHTS / dataset.weights for dataset in DATASETS if dataset.weights]
+    shipped = [WEIGHTS / preset.weights for preset in PRESETS.values() if preset.weights]
     assert set(shipped) == set(WEIGHTS.glob("*.safetensors"))
     for weights in shipped:
         assert hashlib.sha256(weights.read_bytes()).hexdigest() in card

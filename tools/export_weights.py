@@ -40,6 +40,8 @@ def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
         },
         "data_sha256": metadata["data_sha256"],
         "init_sha256": metadata.get("init_sha256"),
+        "rain": config["rain"],
+        "camera": config["camera"],
         "training": config["training"],
         "precision": config["machine"]["precision"],
         "steps": metadata["step"],

@@ -241,20 +241,21 @@ def _settings(config: Config, data: TrainingData, replicas: int) -> dict[str, An
         pixels.update(pair.rainy.tobytes())
         pixels.update(pair.clean.tobytes())
     # The first source contains the layers of the pairs, which are already hashed.
-    layers = [image for source in data.patches.exchange.sources[1:] for image in source.images]
+    layers = [image for source in data.patches.sources[1:] for image in source.images]
     for image in (*data.patches.clean_scenes, *layers):
         pixels.update(image.tobytes())
-    settings = as_dict(config)
+    sections = as_dict(config)
     return {
-        **{f"network.{k}": v for k, v in settings["network"].items()},
-        **{f"training.{k}": v for k, v in settings["training"].items()},
+        **{
+            f"{section}.{name}": value
+            for section in ("rain", "camera", "network", "training")
+            for name, value in sections[section].items()
+        },
         "precision": config.machine.precision,
         "batch_norm_replicas": replicas,
         "data_sha256": pixels.hexdigest(),
         # Layers of all sources are equally likely, so their grouping matters.
-        "layer_sources": [
-            [len(source.images), source.rendered] for source in data.patches.exchange.sources
-        ],
+        "layer_sources": [[len(source.images), source.rendered] for source in data.patches.sources],
         "init_sha256": config.init_from
         and hashlib.sha256(config.init_from.read_bytes()).hexdigest(),
         # With validation, best.pt is selected among the evaluated steps.
