@@ -54,6 +54,7 @@ def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
             convention: {"psnr": mean["psnr"], "ssim": mean["ssim"]}
             for convention, mean in scores["mean"].items()
         },
+        "version": metadata["provenance"]["version"],
         "commit": metadata["provenance"]["commit"],
         "torch": metadata["provenance"]["torch"],
     }
