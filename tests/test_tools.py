@@ -15,11 +15,10 @@ import torch
 from config.schema import Config
 from data import Pair, SyntheticPairs
 from data.patches import Patches, PatchPair
-from models import NETWORKS, JDNet, PReNet
-from tools import benchmark, check_data, export_weights, plot_runs, score, tiles
+from models import NETWORKS
+from tools import benchmark, check_data, export_weights, plot_runs, score
 from train import train
 from utils import checkpoint
-from utils.checkpoint import Weights
 from utils.errors import UserError
 from utils.image import Pixels, read_image, write_image
 
@@ -224,36 +223,6 @@ def test_benchmark_errors() -> None:
 def test_benchmark_takes_every_network() -> None:
     kind = get_args(get_type_hints(benchmark.Options)["networks"])[0]
     assert get_args(kind) == (*NETWORKS, benchmark.PLAIN)
-
-
-def test_tiles_of_a_network_without_a_view_are_the_whole(
-    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One-stage PRN has a small receptive field; so has an attention unit with coordinates."""
-    write_image(tmp_path / "in" / "a.png", picture(90, 100))
-    arguments = {"stages": 1, "channels": 4, "recurrence": "none"}
-    torch.manual_seed(0)
-    files = []
-    unit = {"units": 1, "channels": 16, "scales": 0, "self_calibration": False}
-    for network, name, built in (
-        (PReNet(1, 4, "none"), "prenet", arguments),
-        (JDNet(1, 16, scales=0, self_calibration=False), "jdnet", unit),
-    ):
-        for weight in network.parameters():
-            weight.data *= 3  # so that the coordinates affect the printed digits
-        files.append(tmp_path / f"{name}.pt")
-        checkpoint.save_weights(files[-1], Weights(network.state_dict(), name, built, {}))
-    tiles.main([str(tmp_path / "in"), "--weights", *map(str, files), "--side", "64"])
-    rows = [line.split("|")[2:-1] for line in capsys.readouterr().out.splitlines()[-2:]]
-    prenet, jdnet = ([float(cell) for cell in row] for row in rows)
-    assert max(prenet) < 0.01
-    assert jdnet[0] > 0.01 > max(jdnet[2:])
-    with pytest.raises(UserError, match="smaller than a tile: reduce --side"):
-        tiles.main([str(tmp_path / "in"), "--weights", str(files[0])])
-    with pytest.raises(UserError, match="--side must exceed 32, got 16"):
-        tiles.main([str(tmp_path / "in"), "--weights", str(files[0]), "--side", "16"])
-    with pytest.raises(UserError, match="no weights: give one or more files with --weights"):
-        tiles.main([str(tmp_path / "in")])
 
 
 def test_plot_runs(tmp_path: Path) -> None:
