@@ -15,8 +15,8 @@ from config import default_weights
 from config.cli import eval_config
 from config.schema import as_dict
 from data.open import open_pairs
-from evaluation.report import image_writer, write_score_report
-from evaluation.scores import describe_weights, evaluate, strip_writer, write_scores
+from evaluation.report import write_score_report
+from evaluation.scores import STRIPS, describe_weights, evaluate, strip_writer, write_scores
 from evaluation.tables import comparison, table
 from models.load import open_network
 from utils.errors import UserError, run_command
@@ -50,8 +50,8 @@ def main(arguments: list[str]) -> None:
     output = settings.output or Path("scores") / settings.name
     given = settings.compare or [settings.weights or default_weights(settings.name)]
     files = [f / "best.pt" if f.is_dir() else f for f in given]
-    about = [describe_weights(file) for file in files]
-    for file, description in zip(files, about, strict=True):
+    descriptions = [describe_weights(file) for file in files]
+    for file, description in zip(files, descriptions, strict=True):
         if description["network"] and settings.network != preset.network:
             raise UserError(f"{file} already specifies its network: remove the network flags")
     fallback = settings.network
@@ -59,11 +59,11 @@ def main(arguments: list[str]) -> None:
     pairs = open_pairs(data, "test")[: settings.limit]
 
     origin = {"data": as_dict(settings)["data"], "provenance": provenance(device)}
+    strips = len(pairs) if settings.report else STRIPS
     results = []
     names = folder_names(files) if settings.compare else [""]
-    for name, description, network in zip(names, about, networks, strict=True):
+    for name, description, network in zip(names, descriptions, networks, strict=True):
         folder = output / name
-        view = strip_writer(folder / "strips")
         scores = evaluate(
             network,
             pairs,
@@ -71,10 +71,11 @@ def main(arguments: list[str]) -> None:
             device,
             precision,
             settings.tile,
-            image_writer(folder / "report", view) if settings.report else view,
+            strip_writer(folder / "strips", strips),
             settings.ensemble,
         )
-        write_scores(folder, scores, {**description, **origin, "ensemble": settings.ensemble})
+        about = {"ensemble": settings.ensemble, "strips": strips}
+        write_scores(folder, scores, {**description, **origin, **about})
         results.append(scores)
     if settings.compare:
         size = pairs[0].clean.shape[:2]
@@ -86,8 +87,7 @@ def main(arguments: list[str]) -> None:
     folders = ", one folder per network" if settings.compare else ""
     print(f"\nwritten: {output}/{folders} (scores.csv, scores.json, strips/)")
     if settings.report:
-        facts = {"weights": about[0], **origin}
-        print(f"report: {write_score_report(output / 'report', results[0], data, method, facts)}")
+        print(f"report: {write_score_report(output)}")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Without --weights it uses your own run of the preset `real`, if there is one, or
 weights for photographs. With --kind light or --kind heavy the preset is rain100l or rain100h.
 """
 
-import math
 import signal
 import sys
 import time
@@ -22,14 +21,14 @@ from tqdm import tqdm
 from config import default_weights
 from config.cli import show_config
 from config.schema import ShowConfig
-from evaluation.recognition import open_task, write_tasks
-from evaluation.report import Derained, check_photo_report, write_photo_report
+from evaluation.report import check_photo_report, write_photo_report
 from evaluation.scores import describe_weights
 from models.load import open_network
 from utils.errors import Interrupted, UserError, WriteError, run_command
 from utils.files import writing
 from utils.image import Pixels, hstack
 from utils.inference import derain_pixels
+from utils.photo import record
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
 from utils.photo.outputs import existing_result, plan_outputs, strip_of, unread_photographs
@@ -60,32 +59,34 @@ def main(arguments: list[str]) -> None:
     if unread := unread_photographs(settings.inputs, settings.recursive):
         kinds = ", ".join(sorted({file.suffix.lower() for file in unread}))
         print(f"not read: {len(unread)} files ({kinds}); convert them to PNG, JPEG or TIFF first")
-    earlier: list[Derained] = []
+    existing: dict[Path, Path] = {}
     if settings.skip_existing:
         total = len(targets)
         existing = {s: result for s, t in targets.items() if (result := existing_result(s, t))}
         targets = {s: t for s, t in targets.items() if s not in existing}
-        earlier = [Derained(source, result, math.nan) for source, result in existing.items()]
         print(f"skipping {len(existing)} of {total} inputs: results exist in {settings.output}/")
-        if not targets and not settings.report and not settings.task:
+        if not targets and not settings.report:
             return
     weights = settings.weights or default_weights(PRESETS[settings.kind])
-    report = settings.output / "report"
     if settings.report:
-        check_photo_report(report, list(targets))
-    task = open_task(settings, list(targets)) if settings.task else None
+        check_photo_report(settings.output, list(targets))
     change = _deraining(settings, weights)
+    facts = {
+        "weights": describe_weights(weights),
+        "provenance": provenance(choose_device(settings.machine.device)),
+    }
     with writing(settings.output):  # before the work
         settings.output.mkdir(parents=True, exist_ok=True)
         TemporaryFile(dir=settings.output).close()
-    finished: list[Derained] = []
+    finished: list[Path] = []
     failures = 0
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
         start = time.perf_counter()
         try:
             derain_file = _derain_video if is_video(source) else _derain_photograph
             written = derain_file(source, target, change, settings)
-            finished.append(Derained(source, written, time.perf_counter() - start))
+            finished.append(written)
+            record.add(settings.output, facts, source, written, time.perf_counter() - start)
         except WriteError as error:
             raise UserError(f"{error}; {_so_far(finished, targets)}") from None
         except KeyboardInterrupt:
@@ -97,15 +98,8 @@ def main(arguments: list[str]) -> None:
     if finished:
         count = f"{len(finished)} of {len(targets)}"
         print(f"derained {count} with {weights}, written to {settings.output}/")
-    results = [*earlier, *finished]
-    if results and settings.report:
-        facts = {
-            "weights": describe_weights(weights),
-            "provenance": provenance(choose_device(settings.machine.device)),
-        }
-        print(f"report: {write_photo_report(report, results, facts)}")
-    if results and task:
-        print(f"tasks: {write_tasks(settings.output, results, task)}/")
+    if settings.report and (finished or existing):
+        print(f"report: {write_photo_report(settings.output)}")
     if failures:
         raise UserError(f"skipped {failures} of {len(targets)} files, for the reasons above")
 
