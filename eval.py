@@ -14,8 +14,8 @@ from config import default_weights
 from config.cli import eval_config
 from config.schema import as_dict
 from data.open import open_pairs
-from evaluation.report import image_writer, write_score_report
-from evaluation.scores import evaluate, strip_writer, write_scores
+from evaluation.report import write_score_report
+from evaluation.scores import STRIPS, evaluate, strip_writer, write_scores
 from evaluation.tables import comparison, table
 from models import Derainer
 from utils.errors import UserError, run_command
@@ -57,20 +57,15 @@ def main(arguments: list[str]) -> None:
             raise UserError(f"{derain} already specifies its network: remove the network flags")
     pairs = open_pairs(data, "test")[: settings.limit]
 
-    device = derainers[0].device
-    origin = {"data": as_dict(settings)["data"], "provenance": provenance(device)}
+    origin = {"data": as_dict(settings)["data"], "provenance": provenance(derainers[0].device)}
+    strips = len(pairs) if settings.report else STRIPS
+    conventions = list(dict.fromkeys(settings.conventions))
     results = []
     names = folder_names(files) if settings.compare else [""]
     for name, derain in zip(names, derainers, strict=True):
         folder = output / name
-        view = strip_writer(folder / "strips")
-        scores = evaluate(
-            derain,
-            pairs,
-            list(dict.fromkeys(settings.conventions)),
-            image_writer(folder / "report", view) if settings.report else view,
-        )
-        write_scores(folder, scores, {**derain.describe(), **origin})
+        scores = evaluate(derain, pairs, conventions, strip_writer(folder / "strips", strips))
+        write_scores(folder, scores, {**derain.describe(), **origin, "strips": strips})
         results.append(scores)
     if settings.compare:
         print(comparison(results, derainers, data, pairs[0].clean.shape[:2]))
@@ -79,9 +74,7 @@ def main(arguments: list[str]) -> None:
     folders = ", one folder per network" if settings.compare else ""
     print(f"\nwritten: {output}/{folders} (scores.csv, scores.json, strips/)")
     if settings.report:
-        facts = {"weights": derainers[0].describe(), **origin}
-        page = write_score_report(output / "report", results[0], data, str(derainers[0]), facts)
-        print(f"report: {page}")
+        print(f"report: {write_score_report(output)}")
 
 
 if __name__ == "__main__":

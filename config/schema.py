@@ -307,12 +307,6 @@ class ShowConfig:
     """Leave out inputs whose result exists, for example to continue an interrupted run."""
     strips: bool = False
     """Also write rainy | derained side by side, under strips/."""
-    task: Literal["segmentation", "detection"] | None = None
-    """Also compare what a model recognizes in the images before and after, in OUTPUT/tasks/."""
-    task_model: str | None = None
-    """Name of the model in torchvision; default a light one."""
-    task_weights: Path | None = None
-    """State dict of the model; default torchvision's download."""
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with before/after sliders."""
     tile: int = 0
@@ -325,8 +319,6 @@ class ShowConfig:
         """Validate the settings."""
         fits = 1 <= self.quality <= 100
         require(fits, f"--quality must be between 1 and 100, got {self.quality}")
-        needless = (self.task_model or self.task_weights) and not self.task
-        require(not needless, "--task-model and --task-weights need --task")
         require_finite(self, "tile")
 
 

@@ -23,7 +23,7 @@ from utils.image import Pixels, hstack, to_pixels, to_tensor, write_image
 from utils.metrics import score
 from utils.runtime import synchronize
 
-STRIPS = 4  # number of comparison images written with the scores
+STRIPS = 4  # number of strips written with the scores
 
 Viewer = Callable[[int, Pair, Pixels], None]
 """Called with the index of a pair, the pair, and its derained image, uint8 [H, W, 3]."""
@@ -112,12 +112,12 @@ def evaluate(
     return Scores(tuple(all_rows), tuple(all_seconds))
 
 
-def strip_writer(folder: Path) -> Viewer:
-    """A viewer that writes rainy | derained | clean images of the first pairs to a folder."""
+def strip_writer(folder: Path, count: int = STRIPS) -> Viewer:
+    """A viewer that writes strips, rainy | derained | clean, of the first pairs to a folder."""
 
     @ranks.main_only
     def view(index: int, pair: Pair, derained: Pixels) -> None:
-        if index < STRIPS:
+        if index < count:
             write_image(folder / f"{pair.name}.png", hstack(pair.rainy, derained, pair.clean))
 
     return view
@@ -135,6 +135,27 @@ def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
     means = {c: {f: _json_number(scores.mean(c, f)) for f in fields} for c in scores.conventions}
     summary = {"pairs": scores.pairs, "mean": means, **about}
     write_text(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
+
+
+def read_scores(folder: Path) -> tuple[Scores, dict[str, Any]]:
+    """Read what `write_scores` has written: the scores, and all of scores.json.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        summary = json.loads((folder / "scores.json").read_text("utf-8"))
+        lines = csv.DictReader(io.StringIO((folder / "scores.csv").read_text("utf-8")))
+        rows = tuple(_pair_score(**line) for line in lines)
+    except OSError as error:
+        raise UserError(f"no scores in {folder}: {error.filename}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"scores.csv or scores.json in {folder} is damaged: {error}") from None
+    return Scores(rows), summary
+
+
+def _pair_score(name: str, convention: Any, **values: str) -> PairScore:
+    return PairScore(name, convention, **{field: float(text) for field, text in values.items()})
 
 
 def _json_number(value: float) -> float | str:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import TRAIN
 from torch import Tensor, nn
 
 from config.networks import JDNetConfig
 from config.schema import Config
 from models import JDNet
-from tools.faults import TRAIN
 from train import train
 from training import run as runs
 from training.run import SupervisedOutputs

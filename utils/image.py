@@ -19,6 +19,8 @@ from utils.photo.encode import FORMATS, write_photograph
 
 SUFFIXES = tuple(FORMATS)
 
+GAP = 4  # white columns between the images of a row
+
 Pixels = NDArray[Any]  # [H, W, 3 or 4], uint8 or uint16
 
 
@@ -92,7 +94,7 @@ def with_alpha(pixels: Pixels, source: Pixels) -> Pixels:
     return np.concatenate([pixels, source[..., 3:]], axis=2)
 
 
-def hstack(*images: Pixels, gap: int = 4) -> Pixels:
+def hstack(*images: Pixels, gap: int = GAP) -> Pixels:
     """Concatenate images of the same height in a row, separated by white gaps."""
     peak = np.iinfo(images[0].dtype).max
     white = np.full((images[0].shape[0], gap, 3), peak, dtype=images[0].dtype)
