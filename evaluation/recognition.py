@@ -106,7 +106,7 @@ def agreement(totals: Sequence[Change]) -> str:
 
 
 def _load(kind: Kind, name: str) -> tuple[nn.Module, Any]:
-    """Return a model of torchvision and the enum of its weights, which knows its categories."""
+    """Return a model of torchvision and the enum of its weights, which has the categories."""
     try:
         from torchvision import models
     except Exception as error:  # ImportError, OSError or RuntimeError, depending on what is missing

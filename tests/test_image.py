@@ -1,5 +1,6 @@
 """Images as arrays and tensors, and lists of them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,9 +15,9 @@ Picture = Callable[..., Pixels]
 
 
 def test_list_images_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no folder"):
+    with pytest.raises(UserError, match="missing"):
         list_images(tmp_path / "missing")
-    with pytest.raises(UserError, match="nothing to read in"):
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path}: ")):
         list_images(tmp_path)
 
 

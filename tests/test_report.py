@@ -1,5 +1,6 @@
 """The reports: their content, and how they behave in a browser."""
 
+import json
 import math
 import os
 import re
@@ -221,7 +222,7 @@ def test_the_record_grows_from_run_to_run(tmp_path: Path, picture: Picture) -> N
     for name in ("b", "a"):
         write_image(tmp_path / f"{name}.png", picture())
         write_image(tmp_path / "out" / f"{name}.png", picture())
-    first, second = ({"weights": {"weights": name}} for name in ("one", "two"))
+    first, second = ({"weights": {"weights": name, "arguments": (1, 2)}} for name in ("one", "two"))
 
     def add(name: str, facts: record.Facts, seconds: float) -> None:
         record.add(
@@ -235,11 +236,11 @@ def test_the_record_grows_from_run_to_run(tmp_path: Path, picture: Picture) -> N
         ("b.png", (32, 24), 1.5, 1),
         ("a.png", (32, 24), 1.5, 0),
     ]
-    assert runs == [first, second]
+    assert runs == json.loads(json.dumps([first, second]))
     report_tool.main([str(tmp_path / "out")])
     page = Parsed(tmp_path / "out" / "report" / "index.html")
     words = " ".join(page.text.split())
-    assert "weights, run 1 weights one weights, run 2 weights two" in words
+    assert "weights, run 1 weights one arguments [1, 2] weights, run 2 weights two" in words
     assert "24 pixels, 1.5 s, run 2" in words
 
 

@@ -80,7 +80,7 @@ def test_findings_are_listed_and_counted(
     write_image(tmp_path / "train" / "rain-1 (1).png", rainy_pairs[0].rainy)
     write_image(tmp_path / "train" / "rain-2.png", rainy_pairs[2].rainy[:20])
     (tmp_path / "train" / "rain-3.png").write_text("no image")
-    with pytest.raises(UserError, match="5 problems: see above"):
+    with pytest.raises(UserError, match="5 problems"):
         check(tmp_path)
     shown = capsys.readouterr().out
     assert "without a partner of the same name: rain-1 (1).png" in shown
@@ -136,7 +136,7 @@ def test_wrong_counts_are_noticed(
 
 
 def test_check_data_without_folders() -> None:
-    with pytest.raises(UserError, match="synthetic is not a dataset on disk"):
+    with pytest.raises(UserError, match="synthetic"):
         check_data.main(["synthetic"])
 
 
@@ -167,15 +167,13 @@ def test_score_matches_by_name(
 def test_score_errors(tmp_path: Path, picture: Picture) -> None:
     write_image(tmp_path / "a" / "1.png", picture())
     write_image(tmp_path / "b" / "2.png", picture())
-    with pytest.raises(UserError, match=r"1 images without a partner of the same name: 1.png"):
+    with pytest.raises(UserError, match=r"1\.png"):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
     write_image(tmp_path / "b" / "1.png", picture(30, 30))
-    with pytest.raises(
-        UserError, match=r"cannot score .*1.png in y: expected two images of the same"
-    ):
+    with pytest.raises(UserError, match=r"1\.png in y: "):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
     write_image(tmp_path / "a" / "1.jpg", picture())
-    with pytest.raises(UserError, match=r"have the same name: keep one"):
+    with pytest.raises(UserError, match=r"1\.(jpg|png) and 1\.(jpg|png)"):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
 
 
@@ -238,24 +236,24 @@ def test_plot_runs(tmp_path: Path) -> None:
     assert np.array_equal(below.get_ydata(), [30, 40])
     plot_runs.main([str(run), "--output", str(tmp_path / "docs" / "a.png")])
     assert read_image(tmp_path / "docs" / "a.png").shape[:2] == (700, 800)
-    with pytest.raises(UserError, match="no runs: give one or more folders"):
+    with pytest.raises(UserError, match="no runs"):
         plot_runs.main([])
-    with pytest.raises(UserError, match="expected the folder of a run"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "log.jsonl"))):
         plot_runs.main([str(tmp_path)])
-    with pytest.raises(UserError, match=r"--output must end in one of .*\.png"):
+    with pytest.raises(UserError, match=r"--output .*\.png"):
         plot_runs.main([str(run), "--output", str(tmp_path / "a.xyz")])
     with (run / "log.jsonl").open("a") as log:
         log.write('{"event": "st')  # half written
     assert len(plot_runs.read_log(run)) == len(events)
     (run / "log.jsonl").write_text(json.dumps(events[0]) + "\n")
-    with pytest.raises(UserError, match="has no step yet"):
+    with pytest.raises(UserError, match=re.escape(str(run / "log.jsonl"))):
         plot_runs.main([str(run)])
 
 
 def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "shared.safetensors"
     assert tiny.run is not None
-    with pytest.raises(UserError, match=r"finish the run, train\.py scores"):
+    with pytest.raises(UserError, match=r"no .*scores\.json"):
         export_weights.main([str(tiny.run), str(target)])
     scores = train(tiny)
     export_weights.main([str(tiny.run), str(target)])
@@ -274,8 +272,8 @@ def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixt
     assert about["data"]["clean"] == ["bsds"]
     assert about["validation_psnr_y"] == own.metadata["validation_psnr_y"]
     assert str(tmp_path) not in json.dumps(about)
-    with pytest.raises(UserError, match=r"expected NAME\.safetensors"):
+    with pytest.raises(UserError, match=r"\.safetensors, got .*x\.pt"):
         export_weights.main([str(tiny.run), str(tmp_path / "x.pt")])
     checkpoint.save_weights(tiny.run / "best.pt", own._replace(metadata={}))
-    with pytest.raises(UserError, match=r"scores.json are not those of .*best.pt: finish the run"):
+    with pytest.raises(UserError, match=r"scores\.json .*best\.pt"):
         export_weights.main([str(tiny.run), str(target)])

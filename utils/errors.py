@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class UserError(Exception):
-    """A mistake the user can mend: what was expected, what came, what to do."""
+    """A mistake of the user. The message: what was expected, what came, what to do."""
 
 
 class WriteError(UserError):

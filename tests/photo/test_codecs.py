@@ -1,5 +1,6 @@
 """Reading and writing photographs of all supported kinds, with their tags."""
 
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -233,7 +234,7 @@ def test_formats_without_alpha_get_the_image_over_white(tmp_path: Path) -> None:
 
 
 def test_limits_of_a_format(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"cannot write .*a.webp: .*16383 pixels"):
+    with pytest.raises(UserError, match=r"a\.webp: .*16383"):
         write_image(tmp_path / "a.webp", np.zeros((1, 16384, 3), np.uint8))
     assert not list(tmp_path.iterdir())
 
@@ -252,38 +253,38 @@ def save_animation(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "save", "message"),
+    ("name", "save", "reason"),
     [
-        ("float.tif", save_float_colour, "expected PNG, .* with 8 or 16 bits per channel"),
-        ("cmyk.jpg", save_cmyk, "its colours are CMYK; convert it to RGB"),
-        ("moving.gif", save_animation, "it holds 2 images; save the one you want"),
-        ("moving.webp", save_animation, "it holds 2 images; save the one you want"),
-        ("empty.png", Path.touch, "not an image of a known kind"),
+        ("float.tif", save_float_colour, "16 bits"),
+        ("cmyk.jpg", save_cmyk, "CMYK"),
+        ("moving.gif", save_animation, "2 images"),
+        ("moving.webp", save_animation, "2 images"),
+        ("empty.png", Path.touch, "not an image"),
     ],
 )
 def test_refused_images(
-    tmp_path: Path, name: str, save: Callable[[Path], None], message: str
+    tmp_path: Path, name: str, save: Callable[[Path], None], reason: str
 ) -> None:
     save(tmp_path / name)
-    with pytest.raises(UserError, match=f"cannot read .*{name}: .*{message}"):
+    with pytest.raises(UserError, match=rf"{re.escape(name)}: .*{reason}"):
         read_image(tmp_path / name)
 
 
 def test_float_grey_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.tif"), np.full((8, 8), 0.5, dtype=np.float32))
-    with pytest.raises(UserError, match="expected 8 or 16 bits per channel; convert it to 16"):
+    with pytest.raises(UserError, match=r"a\.tif: .*16 bits"):
         read_image(tmp_path / "a.tif")
 
 
 def test_unreadable_files(tmp_path: Path, picture: Picture) -> None:
-    with pytest.raises(UserError, match="no file"):
+    with pytest.raises(UserError, match=r"no file .*missing\.png"):
         read_image(tmp_path / "missing.png")
     for suffix in (".png", ".jpg"):
         path = tmp_path / f"cut{suffix}"
         write_image(path, picture(64, 64))
         path.write_bytes(path.read_bytes()[:-200])
-        with pytest.raises(UserError, match=f"cannot read .*cut{suffix}: truncated or damaged"):
+        with pytest.raises(UserError, match=rf"cut\{suffix}: truncated"):
             read_image(path)
     (tmp_path / "text.png").write_text("no image")
-    with pytest.raises(UserError, match=r"cannot read .*text\.png"):
+    with pytest.raises(UserError, match=r"text\.png"):
         read_image(tmp_path / "text.png")

@@ -1,1 +1,1 @@
-"""Photographs and videos of cameras: read and written with all that the files say."""
+"""Photographs and videos as files: codecs, tags, sound, names of outputs, record of results."""

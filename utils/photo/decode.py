@@ -120,7 +120,7 @@ def _decode_tiff(path: Path) -> Pixels | None:
             return None
         peak = np.iinfo(pixels.dtype).max
         if page.photometric == 0:  # 0 is white
-            return np.asarray(peak - pixels, pixels.dtype)
+            return peak - pixels
         if page.extrasamples[:1] == (1,) and pixels.ndim == 3 and pixels.shape[2] == 4:
             alpha = np.maximum(pixels[..., 3:], 1)  # by which the colours are multiplied
             colours = np.round(pixels[..., :3] * (peak / alpha)).clip(0, peak)

@@ -1,4 +1,4 @@
-"""The record of an output folder, derained.json: what each result was made from, when, and how.
+"""The record of an output folder, derained.json: what each result was made from, and how.
 
     {"runs": [FACTS, ...], "results": {"a.png": {"source": ..., "size": [W, H], "seconds": ...,
     "run": INDEX}}}
@@ -46,6 +46,7 @@ def add(folder: Path, facts: Facts, source: Path, target: Path, seconds: float) 
     """
     try:
         record = _load(folder / NAME) if (folder / NAME).exists() else {"runs": [], "results": {}}
+        facts = json.loads(json.dumps(facts))  # tuples become lists, as in the record
         if facts not in record["runs"]:
             record["runs"].append(facts)
         record["results"][target.relative_to(folder).as_posix()] = {
