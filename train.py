@@ -14,17 +14,15 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from config.cli import train_config
 from config.schema import Config, EvalConfig
 from data.pairs import Pair
-from data.patches import PatchPair
 from evaluation.scores import Scores, evaluate, strip_writer, write_scores
 from evaluation.tables import table
 from models import Derainer
@@ -33,7 +31,8 @@ from training.dry_run import plan
 from training.interruption import Interruption
 from training.losses import log_entry
 from training.meter import Meter
-from training.run import Run, batches, open_run, save_state, save_weights
+from training.resume import resumed, save_state, save_weights
+from training.run import Run, batches, build_run
 from training.schedule import learning_rate
 from utils import ranks
 from utils.checkpoint import Weights, load_weights
@@ -46,44 +45,57 @@ from utils.runtime import count_parameters, keep_freed_memory, set_threads
 def train(config: Config) -> Scores:
     """Train a network, or resume the run in its folder, and then score the test pairs.
 
+    Returns:
+        The scores of best.pt; empty without a test set.
+
     Raises:
         UserError: the data cannot be used, the folder contains another run or is in use, or the
             loss is not finite.
         Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
-    with open_run(config) as run:
+    run = build_run(config)
+    with resumed(run):
         announce(run)
         with Interruption() as interruption:
             optimize(run, interruption)
+        ensure_weights(run)
         return score_test(run)
 
 
 def optimize(run: Run, interruption: Interruption) -> None:
     """Do the remaining steps of a run; log, validate and save."""
-    recipe, monitoring = run.config.training, run.config.monitoring
-    if run.first == run.steps:  # shortened to the steps already done, or finished before
-        ensure_weights(run)
-        return
-    stream, meter, saved = batches(run), Meter(run.folder), time.monotonic()
+    recipe, monitoring, optimizer = run.config.training, run.config.monitoring, run.optimizer
+    patches, meter, saved = batches(run), Meter(run.folder), time.monotonic()
     todo = range(run.first, run.steps)
     for step in tqdm(todo, "training", initial=run.first, total=run.steps, disable=None):
         lr = learning_rate(recipe, step, run.steps, run.data.patches.scenes)
-        for group in run.optimizer.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = lr
-        meter.add(step, *compute_gradients(run, stream), interruption.received is not None)
+
+        optimizer.zero_grad()
+        total = torch.zeros((), device=run.device)
+        for part in range(recipe.accumulate):
+            rainy, clean = next(patches)
+            with ranks.accumulating(run.model, is_last=part + 1 == recipe.accumulate):
+                loss = run.loss(run.model(rainy), clean) / recipe.accumulate
+                loss.backward()
+            total += loss.detach()
+        norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip or math.inf)
+        optimizer.step()
+        meter.add(total, norm)
 
         done = step + 1
         last = done == run.steps
         logs = last or done % monitoring.log_every == 0
         validates = last or done % monitoring.eval_every == 0
         if not logs and not validates and run.device.type != "cpu":
-            run.optimizer.step()
             continue  # reading the meter waits for the GPU
-        loss, norm, stops = meter.read()  # fails before a bad update can be saved
-        run.optimizer.step()
+        mean_loss, mean_norm = meter.read(done)  # fails if not finite, before anything is saved
         if logs:
-            run.log.event("step", done, **log_entry(recipe, loss), lr=lr, gradient_norm=norm)
+            entry = log_entry(recipe, mean_loss)
+            run.log.event("step", done, **entry, lr=lr, gradient_norm=mean_norm)
         better = validates and validate(run, done)
+        stops = ranks.any_rank(interruption.received is not None)
         late = time.monotonic() - saved > 60 * monitoring.save_minutes
         # The state follows the weights, so that they are never those of a later step that is lost.
         if better or last or stops or late:
@@ -91,22 +103,6 @@ def optimize(run: Run, interruption: Interruption) -> None:
             saved = time.monotonic()
         if stops:
             raise interrupted(run, done, interruption)
-
-
-def compute_gradients(run: Run, stream: Iterator[PatchPair]) -> tuple[Tensor, Tensor]:
-    """Compute and clip the gradients of one step; return the loss and the norm before clipping."""
-    recipe = run.config.training
-    run.optimizer.zero_grad()
-    losses: list[Tensor] = []
-    for part in range(recipe.accumulate):
-        rainy, clean = (images.to(run.device, non_blocking=True) for images in next(stream))
-        with ranks.accumulating(run.model, is_last=part + 1 == recipe.accumulate):
-            loss = run.loss(run.model(rainy), clean) / recipe.accumulate
-            loss.backward()
-        losses.append(loss.detach())
-        del loss  # free the graph before the next forward pass
-    norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip or math.inf)
-    return torch.stack(losses).sum(), norm
 
 
 def interrupted(run: Run, done: int, interruption: Interruption) -> Interrupted:
@@ -132,10 +128,12 @@ def validate(run: Run, done: int) -> bool:
             picture = hstack(pair.rainy, derained, pair.clean)
             run.log.picture("rainy | derained | clean", done, picture)
 
-    derain = Derainer(run.network, precision=run.config.machine.precision)
-    scores = evaluate(derain, run.monitored, ["y"], view)
-    psnr = scores.mean("y", "psnr")
-    run.log.event("eval", done, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))
+    psnr = run.best
+    if run.monitored:
+        derain = Derainer(run.network, precision=run.config.machine.precision)
+        scores = evaluate(derain, run.monitored, ["y"], view)
+        psnr = scores.mean("y", "psnr")
+        run.log.event("eval", done, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))
     exists = ranks.from_main((run.folder / "best.pt").exists)
     better = psnr > run.best or not run.data.validation or not exists
     if better:
@@ -145,7 +143,10 @@ def validate(run: Run, done: int) -> bool:
 
 
 def ensure_weights(run: Run) -> None:
-    """Write best.pt after the last step if it is missing, or is of an earlier step by accident."""
+    """Write best.pt if it is missing, or is not of the last step of a run without validation.
+
+    This happens if a run is shortened to the steps already done.
+    """
 
     def is_current() -> bool:
         best = run.folder / "best.pt"
@@ -159,7 +160,11 @@ def ensure_weights(run: Run) -> None:
 
 def score_test(run: Run) -> Scores:
     """Score best.pt on all test pairs; write and print the scores."""
-    weights = ranks.from_main(partial(load_weights, run.folder / "best.pt"))
+    path = run.folder / "best.pt"
+    if not run.data.test:
+        print(f"no test set: nothing was scored\n\nwritten: {path}, {run.folder}/tensorboard/")
+        return Scores(())
+    weights = ranks.from_main(partial(load_weights, path))
     best = Derainer(network_of(weights).place(run.device))
     write_strips = strip_writer(run.folder / "strips")
     scores = evaluate(best, run.data.test, EvalConfig.conventions, write_strips)
@@ -188,6 +193,8 @@ def announce(run: Run) -> None:
         f"{run.config.network.name} with {count_parameters(run.network):,} parameters on "
         f"{run.device}; output in {run.folder}/"
     )
+    if not run.data.test:
+        print("no test set: the result will not be scored (--test-folder names a test set)")
     write_text(run.folder / "config.json", json.dumps(run.origin, indent=2) + "\n")
     run.log.event("start", run.first, **run.origin)
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import training.run
+import training.resume
 from utils import checkpoint
 from utils.errors import UserError
 from utils.runtime import REPOSITORY
@@ -204,7 +204,7 @@ def damage(lab: Lab, change: Callable[[bytearray], None], name: str) -> Outcome:
         change(content)
         latest.write_bytes(content)
         try:
-            unchanged += _same_tensors(training.run.read_state(latest.parent), state)
+            unchanged += _same_tensors(training.resume.read_state(latest.parent), state)
         except UserError as error:
             refused += "delete it to resume from" in str(error)
     latest.unlink()

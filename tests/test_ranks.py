@@ -17,7 +17,7 @@ from config.networks import JDNetConfig
 from config.schema import Config
 from models import JDNet
 from train import train
-from training import run as runs
+from training import resume
 from training.run import SupervisedOutputs
 from utils import checkpoint, ranks
 from utils.errors import UserError
@@ -94,6 +94,8 @@ with ranks.joined("cpu"):
     compare(torch.float32)
     compare(torch.bfloat16)
     assert list(ranks.spread(lambda i: 10 * i, [1, 2, 3])) == [10, 20, 30]
+    assert ranks.any_rank(ranks.rank() == 1)
+    assert not ranks.any_rank(False)
     try:
         ranks.agree(ranks.rank(), "numbers")
     except Exception as error:
@@ -168,13 +170,19 @@ def test_the_number_of_gpus_is_part_of_the_settings(
 ) -> None:
     """DataParallel gives every GPU its own BatchNorm statistics."""
     train(tiny)
-    monkeypatch.setattr(runs, "_batch_norm_replicas", lambda network, gpus: 2)
+    monkeypatch.setattr(resume, "batch_norm_replicas", lambda model: 2)
     with pytest.raises(UserError, match=r"other settings \(batch_norm_replicas 1, now 2\)"):
         train(tiny)
     monkeypatch.undo()
     train(tiny)
-    assert runs._batch_norm_replicas(JDNet(JDNetConfig(units=1)), 2) == 2
-    assert runs._batch_norm_replicas(JDNet(JDNetConfig(units=1, self_attention=False)), 2) == 1
+    for network, count in (
+        (JDNet(JDNetConfig(units=1)), 2),
+        (JDNet(JDNetConfig(units=1, self_attention=False)), 1),
+    ):
+        model = nn.DataParallel(network)
+        model.device_ids = [0, 1]
+        assert resume.batch_norm_replicas(model) == count
+        assert resume.batch_norm_replicas(network) == 1
 
 
 def test_tf32_needs_a_gpu(tiny: Config) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import train as script
-import training.run
+import training.resume
 from config import CONFIGS
 from config.networks import (
     DANetConfig,
@@ -31,7 +31,9 @@ from models import JDNet
 from train import train
 from training import losses
 from training.interruption import Interruption
-from training.run import Run, open_run
+from training.resume import resumed
+from training.run import Run, build_run
+from training.schedule import learning_rate
 from utils import checkpoint
 from utils.errors import Interrupted, UserError
 from utils.image import Pixels, read_image, write_image
@@ -119,7 +121,7 @@ def muon(tiny: Config, rain100_folder: Path) -> Config:
 
 def train_until(config: Config, step: int) -> None:
     """Train, and fail right after the state of this step is saved."""
-    save = training.run.save_state
+    save = training.resume.save_state
 
     def save_and_stop(run: Run, done: int) -> None:
         save(run, done)
@@ -192,7 +194,8 @@ def test_a_full_disk_stops_the_log_with_one_line(
     def fail(*arguments: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with open_run(tiny) as run:
+    run = build_run(tiny)
+    with resumed(run):
         monkeypatch.setattr(run.log.board, "write_event", fail)
         for _ in range(20):  # more than the queue of tensorboardX holds
             with pytest.raises(UserError, match=r"cannot write .*tensorboard: No space left"):
@@ -231,14 +234,12 @@ def test_sigterm_saves_and_names_the_command_that_resumes(
     train(tiny)
     monitoring = replace(tiny.monitoring, save_minutes=5)
     broken = replace(tiny, run=tmp_path / "broken", monitoring=monitoring)
-    compute = script.compute_gradients
 
-    def compute_and_terminate(run: Run, stream: Any) -> Any:
-        result = compute(run, stream)
+    def terminate(*arguments: Any) -> float:
         os.kill(os.getpid(), signal.SIGTERM)
-        return result
+        return learning_rate(*arguments)
 
-    monkeypatch.setattr(script, "compute_gradients", compute_and_terminate)
+    monkeypatch.setattr(script, "learning_rate", terminate)
     handler = signal.getsignal(signal.SIGTERM)
     with pytest.raises(Interrupted, match=r"SIGTERM after step 1 of 6.*resume: python ") as stop:
         train(broken)
@@ -259,7 +260,10 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
 
 
 def test_two_runs_in_one_folder(tiny: Config) -> None:
-    with open_run(tiny), pytest.raises(UserError, match=r"another process is training in .*--run"):
+    with (
+        resumed(build_run(tiny)),
+        pytest.raises(UserError, match=r"another process is training in .*--run"),
+    ):
         train(tiny)
     train(tiny)
 
@@ -415,6 +419,24 @@ def test_validation_pairs_select_the_weights(tiny: Config) -> None:
         train(with_training(tiny, validation=6))
 
 
+def test_training_without_a_test_set(
+    tiny: Config, rain100_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says at the start and at the end that nothing is scored; best.pt is the last state."""
+    assert tiny.run is not None
+    config = replace(tiny, data=Folders("mine", rain100_folder, None))
+    assert train(config).pairs == 0
+    assert capsys.readouterr().out.count("no test set") == 2
+    assert not log_of(config, "eval")
+    assert not (tiny.run / "scores.csv").exists()
+    state = checkpoint.load(tiny.run / "latest.pt")
+    assert_identical(weights_of(config), state["network"])
+    assert checkpoint.load_weights(tiny.run / "best.pt").metadata["validation_psnr_y"] is None
+    validated = replace(with_training(config, validation=1), run=tiny.run.with_name("validated"))
+    assert train(validated).pairs == 0
+    assert len(log_of(validated, "eval")) == 2
+
+
 def test_nothing_is_chosen_on_the_test_set(tiny: Config) -> None:
     train(tiny)
     assert tiny.run is not None
@@ -477,7 +499,7 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
 
     calls[:] = [0] * 3
     monitoring = replace(tiny.monitoring, save_minutes=5)
-    with pytest.raises(UserError, match=r"at step 0: nothing was saved yet; start a new --run"):
+    with pytest.raises(UserError, match=r"at step 0: no state saved; start a new --run"):
         train(replace(tiny, monitoring=monitoring, run=tiny.run.with_name("other")))
 
 

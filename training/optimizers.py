@@ -111,8 +111,7 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
     Source: Jordan et al., "Muon" (2024).
     """
     if matrices.shape[1] > matrices.shape[2]:  # x @ x.mT is smaller for the shorter side
-        transposed: Tensor = orthogonalize(matrices.mT, iterations).mT
-        return transposed
+        return orthogonalize(matrices.mT, iterations).mT
     a, b, c = ROOT_COEFFICIENTS
     x: Tensor = matrices / (matrices.norm(dim=(1, 2), keepdim=True) + 1e-12)
     for _ in range(iterations):

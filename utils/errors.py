@@ -1,4 +1,4 @@
-"""What a user did wrong, said in one line."""
+"""Errors of the user, reported in one line."""
 
 import io
 import sys
@@ -7,7 +7,7 @@ from typing import NoReturn
 
 
 class UserError(Exception):
-    """A mistake of the user. The message: what was expected, what came, what to do."""
+    """A mistake of the user. The message says what was expected, what came, and what to do."""
 
 
 class WriteError(UserError):
@@ -40,7 +40,7 @@ def run_command(main: Callable[[list[str]], object]) -> NoReturn:
         sys.exit(128 + stop.signal)
     except KeyboardInterrupt:
         sys.exit(_complain("interrupted", 130))
-    except BrokenPipeError:  # the reader, `head` say, has seen enough
+    except BrokenPipeError:  # the reading program, for example `head`, has ended
         sys.stderr.close()
         sys.exit(141)
     except OSError as error:  # no permission, disk full, a file where a folder is needed

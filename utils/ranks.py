@@ -99,8 +99,7 @@ def from_main(function: Callable[[], T]) -> T:
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
         raise outcome[1]
-    result: T = outcome[0]
-    return result
+    return outcome[0]
 
 
 def spread(function: Callable[[T], R], items: Sequence[T]) -> Iterator[R]:
@@ -132,6 +131,11 @@ def mean(values: Tensor) -> Tensor:
         values = values / size()
         dist.all_reduce(values)
     return values
+
+
+def any_rank(flag: bool) -> bool:
+    """Whether a flag is set on any rank."""
+    return mean(torch.tensor(float(flag))).item() > 0
 
 
 def local_device(name: str) -> str:
