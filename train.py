@@ -29,14 +29,14 @@ from data.pairs import Pair
 from data.patches import PatchPair
 from evaluation.scores import Scores, describe_weights, evaluate, strip_writer, write_scores
 from evaluation.tables import table
-from models.load import load_weights, open_network
+from models.load import open_network
 from training.dry_run import plan
 from training.interruption import Interruption
 from training.losses import log_entry
 from training.meter import Meter
 from training.run import Run, batches, open_run, save_state, save_weights
 from training.schedule import learning_rate
-from utils import ranks
+from utils import checkpoint, ranks
 from utils.errors import Interrupted, run_command
 from utils.files import write_text
 from utils.image import Pixels, hstack
@@ -150,7 +150,7 @@ def ensure_weights(run: Run) -> None:
         best = run.folder / "best.pt"
         if not best.exists() or run.data.validation:
             return best.exists()
-        return bool(load_weights(best).metadata.get("step") == run.steps)
+        return bool(checkpoint.load_weights(best).metadata.get("step") == run.steps)
 
     if not ranks.from_main(is_current):
         validate(run, run.steps)

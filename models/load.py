@@ -9,29 +9,7 @@ from torch import Tensor, nn
 
 from models import NETWORKS, JDNet, Network, place
 from utils import checkpoint
-from utils.checkpoint import Weights
 from utils.errors import UserError
-
-# Old module names in weights files -> current names.
-RENAMED = {"enter": "head", "leave": "tail"}
-
-
-def load_weights(path: Path) -> Weights:
-    """Like `utils.checkpoint.load_weights`, with parameters under their current names.
-
-    Raises:
-        UserError: the file is not a weights file.
-    """
-    weights = checkpoint.load_weights(path)
-    return weights._replace(state=rename(weights.state))
-
-
-def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a state dict from an earlier version; current keys stay."""
-    return {
-        ".".join(RENAMED.get(part, part) for part in key.split(".")): tensor
-        for key, tensor in state.items()
-    }
 
 
 def open_network(
@@ -51,7 +29,7 @@ def open_network(
     Raises:
         UserError: the file cannot be read, or its network is unknown or does not fit.
     """
-    weights = load_weights(path)
+    weights = checkpoint.load_weights(path)
     name = weights.network or name
     arguments = weights.arguments or arguments or {}
     if name not in NETWORKS:

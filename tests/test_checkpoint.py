@@ -8,9 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 from models import JDNet
-from models.load import open_network
 from utils import checkpoint
-from utils.checkpoint import Weights
 from utils.errors import UserError
 
 
@@ -111,17 +109,3 @@ def test_mismatches_name_the_first_key(network: JDNet) -> None:
         UserError, match=r"head.weight of shape \[32, 3, 3, 3\], expected \[16, 3, 3, 3"
     ):
         checkpoint.load_state(network, wider, source)
-
-
-def test_weights_of_older_versions_load(tmp_path: Path, network: JDNet) -> None:
-    """Their first and last convolutions had other names."""
-    old = {
-        key.replace("head.", "enter.").replace("tail.", "leave."): value
-        for key, value in network.state_dict().items()
-    }
-    assert {"enter.weight", "leave.bias"} <= old.keys()
-    arguments = {"units": 1, "channels": 16}
-    checkpoint.save_weights(tmp_path / "old.safetensors", Weights(old, "jdnet", arguments, {}))
-    loaded = open_network(tmp_path / "old.safetensors")
-    for key, value in network.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], value)

@@ -24,7 +24,6 @@ from torch import Tensor
 from config.cli import tool_options
 from config.schema import NetworkConfig
 from models import NETWORKS, Network
-from models.load import load_weights
 from tools.released_keys import released_key
 from utils import checkpoint
 from utils.checkpoint import Weights
@@ -217,7 +216,7 @@ def main(arguments: list[str]) -> None:
     """Run `python -m tools.convert_checkpoint [--back] SOURCE TARGET`."""
     options = tool_options(Options, arguments, "python -m tools.convert_checkpoint", __doc__)
     chosen = dict(_setting(text) for text in options.set)
-    weights = load_weights(options.source)
+    weights = checkpoint.load_weights(options.source)
     if options.back:
         checkpoint.save(options.target, {"net": to_released(weights, options.source)})
     else:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from config.cli import tool_options
-from models.load import load_weights
 from utils import checkpoint
 from utils.errors import UserError, run_command
 
@@ -65,7 +64,8 @@ def main(arguments: list[str]) -> None:
     scores = options.run / "scores.json"
     if not scores.is_file():
         raise UserError(f"no {scores}: finish the run, train.py scores the test pairs at the end")
-    weights, scored = load_weights(options.run / "best.pt"), json.loads(scores.read_text())
+    weights = checkpoint.load_weights(options.run / "best.pt")
+    scored = json.loads(scores.read_text())
     if scored["sha256"] != hashlib.sha256((options.run / "best.pt").read_bytes()).hexdigest():
         raise UserError(f"{scores} are not those of {options.run}/best.pt: finish the run")
     facts = about(weights.metadata, scored)

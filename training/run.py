@@ -21,7 +21,7 @@ from data.open import TrainingData, open_training
 from data.pairs import Pairs
 from data.patches import PatchPair
 from models import NETWORKS, Network, place
-from models.load import grow, load_weights, rename
+from models.load import grow
 from training.losses import Loss, make_loss
 from training.optimizers import make_optimizer
 from training.schedule import LENGTH, same_so_far, total_steps
@@ -196,7 +196,7 @@ def build_network(config: Config, device: torch.device) -> Network:
     torch.manual_seed(config.training.seed)
     network = NETWORKS[config.network.name](**asdict(config.network))
     if config.init_from:
-        weights = load_weights(config.init_from)
+        weights = checkpoint.load_weights(config.init_from)
         checkpoint.load_state(network, grow(network, weights.state), config.init_from)
         for key, now in asdict(config.network).items():
             if key != "units" and (then := weights.arguments.get(key, now)) != now:
@@ -294,7 +294,7 @@ def _resume(
                 f"{folder} contains a run with other settings ({key} {then[key]}, now {now}): "
                 "repeat its command to resume it, or choose another --run"
             )
-    checkpoint.load_state(network, rename(state["network"]), path)
+    checkpoint.load_state(network, state["network"], path)
     for group, own in zip(state["optimizer"]["param_groups"], optimizer.param_groups, strict=True):
         if "fused" in own:  # how Adam is computed, not what; older runs looped in Python
             group["fused"] = own["fused"]
