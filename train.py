@@ -152,7 +152,7 @@ def ensure_weights(run: Run) -> None:
         best = run.folder / "best.pt"
         if not best.exists() or run.data.validation:
             return best.exists()
-        return bool(load_weights(best).metadata.get("step") == run.steps)
+        return load_weights(best).metadata.get("step") == run.steps
 
     if not ranks.from_main(is_current):
         validate(run, run.steps)

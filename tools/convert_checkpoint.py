@@ -26,7 +26,7 @@ from models.network import Network
 from models.registry import CONFIGS, build, config_of
 from tools.released_keys import released_key
 from utils import checkpoint
-from utils.checkpoint import Weights, load_weights
+from utils.checkpoint import Weights
 from utils.errors import UserError, run_command
 
 State = dict[str, Tensor]
@@ -216,7 +216,7 @@ def main(arguments: list[str]) -> None:
     """Run `python -m tools.convert_checkpoint [--back] SOURCE TARGET`."""
     options = tool_options(Options, arguments, "python -m tools.convert_checkpoint", __doc__)
     chosen = dict(_setting(text) for text in options.set)
-    weights = load_weights(options.source)
+    weights = checkpoint.load_weights(options.source)
     if options.back:
         checkpoint.save(options.target, {"net": to_released(weights, options.source)})
     else:

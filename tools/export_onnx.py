@@ -80,8 +80,7 @@ def _attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:
     alpha = logits.softmax(dim=1)  # Eq. 3: [1, K*K, H, W]
     values = _neighbours(m.beta(features), m.footprint)
     y = torch.cat([(alpha * value).sum(dim=1, keepdim=True) for value in values], dim=1)  # Eq. 2
-    out: Tensor = x + m.expand(F.leaky_relu(m.norm_out(y), SLOPE))
-    return out
+    return x + m.expand(F.leaky_relu(m.norm_out(y), SLOPE))
 
 
 def _neighbours(x: Tensor, footprint: int) -> list[Tensor]:
@@ -134,8 +133,7 @@ def export(network: Network) -> bytes:
     shape = program.model.graph.inputs[0].shape
     if shape is None or shape.is_static(2) or shape.is_static(3):
         raise UserError(f"torch cannot export {type(network).__name__} for images of any size")
-    model: bytes = program.model_proto.SerializeToString()
-    return model
+    return program.model_proto.SerializeToString()
 
 
 @torch.inference_mode()

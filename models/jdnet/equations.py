@@ -48,8 +48,7 @@ def attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:
     gamma = m.gamma2(m.gamma1(_leaky_relu(delta)))  # [B, 1, K*K, H*W]
     alpha = gamma.softmax(dim=2)  # Eq. 3
     y = (alpha * neighbours(m.beta(features), m.footprint)).sum(dim=2)  # Eq. 2
-    out: Tensor = x + m.expand(_leaky_relu(m.norm_out(y.view(b, -1, h, w))))
-    return out
+    return x + m.expand(_leaky_relu(m.norm_out(y.view(b, -1, h, w))))
 
 
 def aggregate(m: ScaleAggregation, x: Tensor) -> Tensor:

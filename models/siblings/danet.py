@@ -49,8 +49,7 @@ class Fusion(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Two [B, C, H, W] -> [B, C, H, W]."""
-        fused: Tensor = self.attention(self.reduce(torch.cat([x, other], dim=1)))
-        return fused + x
+        return self.attention(self.reduce(torch.cat([x, other], dim=1))) + x
 
 
 class ProgressiveFusion(nn.Module):
@@ -74,8 +73,7 @@ class ProgressiveFusion(nn.Module):
         *others, fused = features
         for x, reduce in zip(reversed(others), self.reduce, strict=True):
             fused = reduce(torch.cat([x, fused], dim=1))
-        out: Tensor = fused + self.attention(fused)
-        return out
+        return fused + self.attention(fused)
 
 
 class AttentionBlock(nn.Module):
@@ -94,8 +92,7 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        out: Tensor = self.attention(self.body(x))
-        return out + x
+        return self.attention(self.body(x)) + x
 
 
 class SeparableBlock(nn.Module):
@@ -112,8 +109,7 @@ class SeparableBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
         # Released code: the residual of the fusion comes from the branch, not from the input.
-        out: Tensor = self.fuse(self.attention(self.body(x)), x)
-        return out
+        return self.fuse(self.attention(self.body(x)), x)
 
 
 class EncoderLevel(nn.Module):
@@ -126,8 +122,7 @@ class EncoderLevel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        out: Tensor = self.fuse(x, self.block(x))
-        return out
+        return self.fuse(x, self.block(x))
 
 
 class DecoderLevel(nn.Module):
@@ -142,8 +137,7 @@ class DecoderLevel(nn.Module):
     def forward(self, *features: Tensor) -> Tensor:
         """Four [B, C, H, W] -> [B, C, H, W]."""
         gathered = self.gather(*features)
-        out: Tensor = self.fuse(gathered, self.block(gathered))
-        return out
+        return self.fuse(gathered, self.block(gathered))
 
 
 class Rescale(nn.Module):
@@ -161,8 +155,7 @@ class Rescale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, factor * H, factor * W]."""
-        out: Tensor = self.mix(resize(x, self.factor))
-        return out
+        return self.mix(resize(x, self.factor))
 
 
 class Encoder(nn.Module):
@@ -204,8 +197,7 @@ class Decoder(nn.Module):
         # Released code: level 3 takes e3 twice; the others take the decoded features first.
         d3 = self.up3(self.level3(e3, e3, self.from2to3(e2), self.from1to3(e1)))
         d2 = self.up2(self.level2(d3, e2, self.from1to2(e1), self.from3to2(e3)))
-        out: Tensor = self.up1(self.level1(d2, e1, self.from2to1(e2), self.from3to1(e3)))
-        return out
+        return self.up1(self.level1(d2, e1, self.from2to1(e2), self.from3to1(e3)))
 
 
 class Trunk(nn.Module):
@@ -230,8 +222,7 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]; H, W multiples of 8."""
-        out: Tensor = self.combine(self.blocks(x) + x, self.decoder(*self.encoder(x)))
-        return out
+        return self.combine(self.blocks(x) + x, self.decoder(*self.encoder(x)))
 
 
 class RainNet(nn.Module):
@@ -262,8 +253,7 @@ class RainNet(nn.Module):
             self.enter_small(resize(rainy, 1 / 2)),
             self.enter_quadrants(torch.cat(quadrants, dim=1)),
         ]
-        rain: Tensor = self.tail(self.trunk(self.merge(torch.cat(features, dim=1))))
-        return rain
+        return self.tail(self.trunk(self.merge(torch.cat(features, dim=1))))
 
 
 class DetailNet(nn.Module):
