@@ -25,10 +25,10 @@ from models import Derainer
 from utils.errors import Interrupted, UserError, WriteError, run_command
 from utils.files import writing
 from utils.image import hstack
-from utils.photo import record
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
 from utils.photo.outputs import existing_result, plan_outputs, strip_of, unread_photographs
+from utils.photo.record import Record
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
 
@@ -97,7 +97,7 @@ def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig
         Interrupted: Ctrl-C.
     """
     facts = {"weights": derain.describe(), "provenance": provenance(derain.device)}
-    done = 0
+    record, done = Record(settings.output, facts), 0
     for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
         rest = (
             f"{done} of {len(targets)} files are done: run the command again with "
@@ -107,7 +107,7 @@ def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig
         try:
             derain_file = derain_video if is_video(source) else derain_photograph
             written = derain_file(derain, source, target, settings)
-            record.add(settings.output, facts, source, written, time.perf_counter() - start)
+            record.add(source, written, time.perf_counter() - start)
             done += 1
         except WriteError as error:
             raise UserError(f"{error}; {rest}") from None

@@ -1,7 +1,7 @@
 """A page to open in a browser: sortable table, before/after sliders, gains, provenance.
 
 It is made from what lies in an output folder, of eval.py (scores.json, scores.csv, strips/) or of
-show.py (derained.json and the results), and written to report/ in it. The page contains its style
+show.py (derained.jsonl and the results), and written to report/ in it. The page contains its style
 and script, and its images lie next to it. It needs no server and no network.
 """
 

@@ -213,7 +213,7 @@ def test_show_writes_a_report(
     assert linked(report) == {file.resolve() for file in results}
     (output / "wide.png").unlink()
     (output / "clip.mp4").unlink()
-    with pytest.raises(UserError, match=r"derained\.json"):
+    with pytest.raises(UserError, match=r"derained\.jsonl"):
         report_tool.main([str(output)])
 
 
@@ -224,13 +224,10 @@ def test_the_record_grows_from_run_to_run(tmp_path: Path, picture: Picture) -> N
         write_image(tmp_path / "out" / f"{name}.png", picture())
     first, second = ({"weights": {"weights": name, "arguments": (1, 2)}} for name in ("one", "two"))
 
-    def add(name: str, facts: record.Facts, seconds: float) -> None:
-        record.add(
-            tmp_path / "out", facts, tmp_path / name, tmp_path / "out" / name, seconds=seconds
-        )
-
-    for name, facts in (("b.png", first), ("a.png", first), ("b.png", second)):
-        add(name, facts, 1.5)
+    for names, facts in ((("b.png", "a.png"), first), (("b.png",), second)):
+        records = record.Record(tmp_path / "out", facts)
+        for name in names:
+            records.add(tmp_path / name, tmp_path / "out" / name, 1.5)
     results, runs = record.read(tmp_path / "out")
     assert [(r.source.name, r.size, r.seconds, r.run) for r in results] == [
         ("b.png", (32, 24), 1.5, 1),
@@ -244,17 +241,25 @@ def test_the_record_grows_from_run_to_run(tmp_path: Path, picture: Picture) -> N
     assert "24 pixels, 1.5 s, run 2" in words
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"mine": 1}'])
-def test_a_damaged_record_costs_no_picture(
-    tmp_path: Path, picture: Picture, text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("text", ["", "[]\n", '{"mine": 1}\n', '{"result": "a.png", "si'])
+def test_a_damaged_record_costs_nothing(tmp_path: Path, picture: Picture, text: str) -> None:
     write_image(tmp_path / "a.png", picture())
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "derained.json").write_text(text)
+    (tmp_path / "out" / "derained.jsonl").write_text(text)
+    show.main([str(tmp_path / "a.png"), *SHIPPED, "--output", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "derained.jsonl").read_text().startswith(text)
+    results, _ = record.read(tmp_path / "out")
+    assert [result.target.name for result in results] == ["a.png"]
+
+
+def test_a_record_that_cannot_be_written_costs_no_picture(
+    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "a.png", picture())
+    (tmp_path / "out" / "derained.jsonl").mkdir(parents=True)
     show.main([str(tmp_path / "a.png"), *SHIPPED, "--output", str(tmp_path / "out")])
     assert read_image(tmp_path / "out" / "a.png").shape == (24, 32, 3)
-    assert (tmp_path / "out" / "derained.json").read_text() == text  # perhaps not ours
-    assert re.search(r"note: .*a\.png.*derained\.json", capsys.readouterr().err)
+    assert re.search(r"note: .*a\.png.*derained\.jsonl", capsys.readouterr().err)
 
 
 def test_the_report_links_a_video_that_became_mov(tmp_path: Path, picture: Picture) -> None:

@@ -63,7 +63,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 def results(folder: Path) -> set[str]:
     """What lies in an output folder of show.py besides its record."""
     files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
-    return {file.as_posix() for file in files} - {"derained.json"}
+    return {file.as_posix() for file in files} - {"derained.jsonl"}
 
 
 def test_train_then_eval_then_show(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@
     python -m tools.report scores/rain100l/
 
 writes report/index.html into the folder. The page of a folder of show.py has the results in
-derained.json, with a before/after slider for each photograph whose source still exists. The page of
-a folder of eval.py or train.py has the scores, worst gain first, with a slider for each pair in
+derained.jsonl, with a before/after slider for each photograph whose source still exists. The page
+of a folder of eval.py or train.py has the scores, worst gain first, with a slider for each pair in
 strips/; `eval.py --report` writes strips of all pairs.
 """
 

@@ -438,7 +438,7 @@ def test_show_derains_videos(
     assert "derained 1 of 2 with" in printed.out
     assert printed.out.count("clip.MKV: odd sides padded to even ones") == 1
     assert "moov" not in printed.err
-    assert {file.name for file in output.iterdir()} == {"clip.mp4", "strips", "derained.json"}
+    assert {file.name for file in output.iterdir()} == {"clip.mp4", "strips", "derained.jsonl"}
 
     derain = Derainer(weights)
     derained = [derain(pixels) for pixels in rainy]

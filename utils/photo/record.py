@@ -1,9 +1,7 @@
-"""The record of an output folder, derained.json: what each result was made from, and how.
+"""The record of an output folder, derained.jsonl: what each result was made from, and how.
 
-    {"runs": [FACTS, ...], "results": {"a.png": {"source": ..., "size": [W, H], "seconds": ...,
-    "run": INDEX}}}
-
-FACTS are tables by heading, such as weights and provenance.
+Each run appends a line with its facts, {"run": {...}}, and then a line per result,
+{"result": "a.png", "source": ..., "size": [W, H], "seconds": ...}.
 """
 
 import json
@@ -16,10 +14,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from utils.errors import UserError
-from utils.files import write_text
 from utils.photo.video import Frames, is_video
 
-NAME = "derained.json"
+NAME = "derained.jsonl"
 
 Facts = Mapping[str, Mapping[str, Any]]
 
@@ -34,61 +31,70 @@ class Result(NamedTuple):
     run: int  # index into the facts
 
 
-def add(folder: Path, facts: Facts, source: Path, target: Path, seconds: float) -> None:
-    """Add a result to the record of its folder; a fault is printed and changes nothing.
+class Record:
+    """Appends the results of a run to the record of its folder. A fault is printed, not raised.
 
     Args:
         folder: the output folder.
         facts: about this run, by heading; plain JSON values.
-        source: the rainy file.
-        target: the derained file, somewhere in `folder`.
-        seconds: time it took.
     """
-    try:
-        record = _load(folder / NAME) if (folder / NAME).exists() else {"runs": [], "results": {}}
-        facts = json.loads(json.dumps(facts))  # tuples become lists, as in the record
-        if facts not in record["runs"]:
-            record["runs"].append(facts)
-        record["results"][target.relative_to(folder).as_posix()] = {
-            "source": str(source.absolute()),
-            "size": _size(target),
-            "seconds": seconds,
-            "run": record["runs"].index(facts),
-        }
-        write_text(folder / NAME, json.dumps(record, indent=1) + "\n")
-    except Exception as error:  # the picture is written, and the next one may be, too
-        tqdm.write(f"note: {target} is missing in {folder / NAME}: {error}", file=sys.stderr)
+
+    def __init__(self, folder: Path, facts: Facts) -> None:
+        self.folder, self._head = folder, {"run": facts}
+
+    def add(self, source: Path, target: Path, seconds: float) -> None:
+        """Add a result.
+
+        Args:
+            source: the rainy file.
+            target: the derained file, somewhere in the folder.
+            seconds: time it took.
+        """
+        try:
+            result = {
+                "result": target.relative_to(self.folder).as_posix(),
+                "source": str(source.absolute()),
+                "size": _size(target),
+                "seconds": seconds,
+            }
+            text = json.dumps(result) + "\n"
+            if self._head:  # after an empty line, which ends what an interruption left incomplete
+                text = "\n" + json.dumps(self._head) + "\n" + text
+            with (self.folder / NAME).open("a", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+            self._head = {}
+        except Exception as error:  # the picture is written, and the next one may be, too
+            note = f"note: {target} is missing in {self.folder / NAME}: {error}"
+            tqdm.write(note, file=sys.stderr)
 
 
 def read(folder: Path) -> tuple[list[Result], list[Facts]]:
-    """Read the results that still exist, in the order in which they were first written; and facts.
+    """Read the results that still exist, each in its last form; and the facts of all runs.
+
+    Lines that an interruption left incomplete are skipped.
 
     Raises:
-        UserError: there is no record, it is damaged, or none of its results exists.
+        UserError: there is no record, or none of its results exists.
     """
     if not (folder / NAME).is_file():
         raise UserError(f"no {NAME} in {folder}: expected an output folder of show.py")
-    record = _load(folder / NAME)
-    results = [
-        Result(
-            Path(r["source"]), folder / name, (r["size"][0], r["size"][1]), r["seconds"], r["run"]
-        )
-        for name, r in record["results"].items()
-        if (folder / name).is_file()
-    ]
+    runs: list[Facts] = []
+    results: dict[str, Result] = {}
+    for text in (folder / NAME).read_text("utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            if "run" in line:
+                runs.append(line["run"])
+            elif runs and (folder / line["result"]).is_file():
+                target, (width, height) = folder / line["result"], line["size"]
+                results[line["result"]] = Result(
+                    Path(line["source"]), target, (width, height), line["seconds"], len(runs) - 1
+                )
+        except (ValueError, LookupError, TypeError):
+            continue
     if not results:
-        raise UserError(f"none of the results in {folder / NAME} exists: derain something first")
-    return results, record["runs"]
-
-
-def _load(path: Path) -> Any:
-    try:
-        record = json.loads(path.read_text("utf-8"))
-        if record["runs"] and record["results"]:
-            return record
-    except (ValueError, LookupError, TypeError):
-        pass
-    raise UserError(f"{path} is damaged or another program's: move it elsewhere")
+        raise UserError(f"{folder / NAME} names no result that exists: derain something first")
+    return list(results.values()), runs
 
 
 def _size(path: Path) -> tuple[int, int]:
