@@ -1,11 +1,12 @@
 # make demo   train and show the built-in example
-# make test   style, types and tests
-# Both make .venv when it is missing and install the pinned requirements into it.
+# make test   style, types and all tests
+# make quick  style and the quick tests
+# All make .venv when it is missing and install the pinned requirements into it.
 
 PYTHON ?= python3
 PIP_INSTALL = .venv/bin/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: demo test
+.PHONY: demo test quick
 
 demo: .venv/installed
 	.venv/bin/python train.py
@@ -16,6 +17,11 @@ test: .venv/installed-dev
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/python -m pytest
+
+quick: .venv/installed-dev
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/python -m pytest -m "not slow"
 
 .venv/bin/pip:
 	$(PYTHON) -m venv --clear .venv

@@ -8,25 +8,18 @@ Without --weights it takes your own run of the preset, else the weights that com
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from config import default_weights
 from config.cli import eval_config
 from config.schema import as_dict
 from data.open import open_pairs
-from evaluation.report import image_writer, write_score_report
-from evaluation.scores import describe_weights, evaluate, strip_writer, write_scores
+from evaluation.report import write_score_report
+from evaluation.scores import STRIPS, evaluate, strip_writer, write_scores
 from evaluation.tables import comparison, table
-from models.load import open_network
+from models import Derainer
 from utils.errors import UserError, run_command
-from utils.runtime import (
-    choose_device,
-    choose_precision,
-    keep_freed_memory,
-    provenance,
-    set_threads,
-)
+from utils.runtime import keep_freed_memory, provenance, set_threads
 
 
 def folder_names(files: Sequence[Path]) -> list[str]:
@@ -45,49 +38,43 @@ def main(arguments: list[str]) -> None:
     settings, preset = eval_config(arguments, __doc__)
     data = settings.data
     set_threads(settings.machine.threads)
-    device = choose_device(settings.machine.device)
-    precision = choose_precision(settings.machine.precision, device)
     output = settings.output or Path("scores") / settings.name
     given = settings.compare or [settings.weights or default_weights(settings.name)]
     files = [f / "best.pt" if f.is_dir() else f for f in given]
-    about = [describe_weights(file) for file in files]
-    for file, description in zip(files, about, strict=True):
-        if description["network"] and settings.network != preset.network:
-            raise UserError(f"{file} already specifies its network: remove the network flags")
-    fallback = settings.network
-    networks = [open_network(file, device, fallback.name, asdict(fallback)) for file in files]
+    derainers = [
+        Derainer(
+            file,
+            settings.machine.device,
+            settings.machine.precision,
+            settings.tile,
+            settings.ensemble,
+            fallback=settings.network,
+        )
+        for file in files
+    ]
+    for derain in derainers:
+        if settings.network not in (preset.network, derain.network.config):
+            raise UserError(f"{derain} already specifies its network: remove the network flags")
     pairs = open_pairs(data, "test")[: settings.limit]
 
-    origin = {"data": as_dict(settings)["data"], "provenance": provenance(device)}
+    origin = {"data": as_dict(settings)["data"], "provenance": provenance(derainers[0].device)}
+    strips = len(pairs) if settings.report else STRIPS
+    conventions = list(dict.fromkeys(settings.conventions))
     results = []
     names = folder_names(files) if settings.compare else [""]
-    for name, description, network in zip(names, about, networks, strict=True):
+    for name, derain in zip(names, derainers, strict=True):
         folder = output / name
-        view = strip_writer(folder / "strips")
-        scores = evaluate(
-            network,
-            pairs,
-            list(dict.fromkeys(settings.conventions)),
-            device,
-            precision,
-            settings.tile,
-            image_writer(folder / "report", view) if settings.report else view,
-            settings.ensemble,
-        )
-        write_scores(folder, scores, {**description, **origin, "ensemble": settings.ensemble})
+        scores = evaluate(derain, pairs, conventions, strip_writer(folder / "strips", strips))
+        write_scores(folder, scores, {**derain.describe(), **origin, "strips": strips})
         results.append(scores)
     if settings.compare:
-        size = pairs[0].clean.shape[:2]
-        print(comparison(results, networks, files, data, size, settings.ensemble))
+        print(comparison(results, derainers, data, pairs[0].clean.shape[:2]))
     else:
-        ensemble = ", ensemble" if settings.ensemble else ""
-        method = f"{type(networks[0]).__name__} ({files[0]}{ensemble})"
-        print(table(results[0], data, method))
+        print(table(results[0], data, str(derainers[0])))
     folders = ", one folder per network" if settings.compare else ""
     print(f"\nwritten: {output}/{folders} (scores.csv, scores.json, strips/)")
     if settings.report:
-        facts = {"weights": about[0], **origin}
-        print(f"report: {write_score_report(output / 'report', results[0], data, method, facts)}")
+        print(f"report: {write_score_report(output)}")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,8 @@ torch.hub.load("PATH_OF_THIS_REPOSITORY", "jdnet_small", source="local")
 import pathlib
 import typing
 
+import torch
+
 import models
 
 dependencies = ["safetensors", "torch"]
@@ -16,7 +18,7 @@ WEIGHTS = pathlib.Path(__file__).resolve().parent / "weights"
 
 def jdnet_small(
     weights: typing.Literal["real", "rain100l", "rain100h"] = "real", device: str = "cpu"
-) -> models.Network:
+) -> torch.nn.Module:
     """JDNet with 8 units and the weights of this repository, in evaluation mode.
 
     Takes and returns float32 [B, 3, H, W], RGB in [0, 1]; the output is not clamped.

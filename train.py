@@ -14,9 +14,7 @@ import shlex
 import signal
 import sys
 import time
-from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import torch
 from torch import nn
@@ -25,9 +23,10 @@ from tqdm import tqdm
 from config.cli import train_config
 from config.schema import Config, EvalConfig
 from data.pairs import Pair
-from evaluation.scores import Scores, describe_weights, evaluate, strip_writer, write_scores
+from evaluation.scores import Scores, evaluate, strip_writer, write_scores
 from evaluation.tables import table
-from models.load import load_weights, open_network
+from models import Derainer
+from models.load import network_of
 from training.dry_run import plan
 from training.interruption import Interruption
 from training.losses import log_entry
@@ -36,6 +35,7 @@ from training.resume import resumed, save_state, save_weights
 from training.run import Run, batches, build_run
 from training.schedule import learning_rate
 from utils import ranks
+from utils.checkpoint import Weights, load_weights
 from utils.errors import Interrupted, run_command
 from utils.files import write_text
 from utils.image import Pixels, hstack
@@ -131,7 +131,8 @@ def validate(run: Run, done: int) -> bool:
 
     psnr = run.best
     if run.monitored:
-        scores = evaluate(run.network, run.monitored, ["y"], run.device, run.precision, view=view)
+        derain = Derainer(run.network, precision=run.config.machine.precision)
+        scores = evaluate(derain, run.monitored, ["y"], view)
         psnr = scores.mean("y", "psnr")
         run.log.event("eval", done, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))
     exists = ranks.from_main((run.folder / "best.pt").exists)
@@ -152,7 +153,7 @@ def ensure_weights(run: Run) -> None:
         best = run.folder / "best.pt"
         if not best.exists() or run.data.validation:
             return best.exists()
-        return bool(load_weights(best).metadata.get("step") == run.steps)
+        return load_weights(best).metadata.get("step") == run.steps
 
     if not ranks.from_main(is_current):
         validate(run, run.steps)
@@ -160,25 +161,26 @@ def ensure_weights(run: Run) -> None:
 
 def score_test(run: Run) -> Scores:
     """Score best.pt on all test pairs; write and print the scores."""
-    weights, network = run.folder / "best.pt", run.config.network
+    path = run.folder / "best.pt"
     if not run.data.test:
-        print(f"no test set: nothing was scored\n\nwritten: {weights}, {run.folder}/tensorboard/")
+        print(f"no test set: nothing was scored\n\nwritten: {path}, {run.folder}/tensorboard/")
         return Scores(())
-    best = ranks.from_main(partial(open_network, weights, "cpu", network.name, asdict(network)))
-    best, write_strips = best.to(run.device), strip_writer(run.folder / "strips")
-    scores = evaluate(best, run.data.test, EvalConfig.conventions, run.device, view=write_strips)
+    weights = ranks.from_main(partial(load_weights, path))
+    best = Derainer(network_of(weights).place(run.device))
+    write_strips = strip_writer(run.folder / "strips")
+    scores = evaluate(best, run.data.test, EvalConfig.conventions, write_strips)
     publish(run, weights, scores)
     return scores
 
 
 @ranks.main_only
-def publish(run: Run, weights: Path, scores: Scores) -> None:
+def publish(run: Run, weights: Weights, scores: Scores) -> None:
     """Write and print the test scores of a run."""
-    write_scores(run.folder, scores, {**describe_weights(weights), **run.origin})
+    write_scores(run.folder, scores, {**weights.describe(), **run.origin})
     psnr, ssim = (scores.mean("y", field) for field in ("psnr", "ssim"))
     run.log.event("test", run.steps, psnr_y=psnr, ssim_y=ssim)
-    print(table(scores, run.config.data, f"{type(run.network).__name__} ({weights})"))
-    print(f"\nwritten: {weights}, {run.folder}/scores.csv, scores.json, strips/, tensorboard/")
+    print(table(scores, run.config.data, f"{type(run.network).__name__} ({weights.path})"))
+    print(f"\nwritten: {weights.path}, {run.folder}/scores.csv, scores.json, strips/, tensorboard/")
 
 
 @ranks.main_only

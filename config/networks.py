@@ -10,7 +10,15 @@ from config.checks import require, require_positive
 
 
 @dataclass(frozen=True)
-class JDNetConfig:
+class NetworkConfig:
+    """Base class."""
+
+    name: ClassVar[str]
+    """Name of the network in weights files."""
+
+
+@dataclass(frozen=True)
+class JDNetConfig(NetworkConfig):
     """JDNet (ACM MM 2020). Table 2: R1 has both modules off, R2 self-attention off, R3 both on."""
 
     name: ClassVar[str] = "jdnet"
@@ -47,7 +55,7 @@ class JDNetConfig:
 
 
 @dataclass(frozen=True)
-class DCSFNConfig:
+class DCSFNConfig(NetworkConfig):
     """DCSFN (ACM MM 2020)."""
 
     name: ClassVar[str] = "dcsfn"
@@ -65,7 +73,7 @@ class DCSFNConfig:
 
 
 @dataclass(frozen=True)
-class DANetConfig:
+class DANetConfig(NetworkConfig):
     """DANet (IJCAI 2022)."""
 
     name: ClassVar[str] = "danet"
@@ -85,7 +93,7 @@ class DANetConfig:
 
 
 @dataclass(frozen=True)
-class PReNetConfig:
+class PReNetConfig(NetworkConfig):
     """PReNet (CVPR 2019). PReNet_r: --shared-blocks; PRN: --recurrence none; PRN_r: both."""
 
     name: ClassVar[str] = "prenet"
@@ -111,7 +119,7 @@ class PReNetConfig:
 
 
 @dataclass(frozen=True)
-class RESCANConfig:
+class RESCANConfig(NetworkConfig):
     """RESCAN (ECCV 2018)."""
 
     name: ClassVar[str] = "rescan"
@@ -131,6 +139,3 @@ class RESCANConfig:
         """Validate the settings."""
         require_positive(self, "stages", "channels")
         require(self.depth >= 3, f"--depth must be at least 3, got {self.depth}")
-
-
-NetworkConfig = JDNetConfig | DCSFNConfig | DANetConfig | PReNetConfig | RESCANConfig

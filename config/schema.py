@@ -63,7 +63,9 @@ class Synthetic:
 
 @dataclass(frozen=True)
 class Rain:
-    """The rain of the training patches. By default every patch keeps its own.
+    """The rain of the training patches, and structures that look like rain.
+
+    By default every patch keeps its own rain and scene.
 
     An exchanged layer comes from a source drawn at random, whatever the source's number of layers:
     the training pairs, or one of the folders of --layers.
@@ -79,10 +81,16 @@ class Rain:
     """Smallest and largest random factor on the brightness of an exchanged layer."""
     layer_angle: float = 0.0
     """Maximum random rotation of an exchanged layer in degrees."""
+    structures: float = 0.0
+    """Fraction of patches with bars, wires, grids or text drawn into both images."""
+    drops: float = 0.0
+    """Fraction of patches with short bright drops near the camera, half of them without streaks."""
+    dry: float = 0.0
+    """Fraction of patches without rain."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        require_finite(self, "exchange", "modelled", "layer_angle")
+        require_finite(self, "exchange", "modelled", "layer_angle", "structures", "drops", "dry")
         require(
             self.exchange + self.modelled <= 1,
             f"--exchange and --modelled must sum to at most 1, got {self.exchange:g} and "
@@ -95,6 +103,11 @@ class Rain:
             )
         require(
             self.layer_angle <= 180, f"--layer-angle must be at most 180, got {self.layer_angle:g}"
+        )
+        require(self.structures <= 1, f"--structures must be at most 1, got {self.structures:g}")
+        require(
+            self.drops + self.dry <= 1,
+            f"--drops and --dry must sum to at most 1, got {self.drops:g} and {self.dry:g}",
         )
 
 
@@ -307,12 +320,6 @@ class ShowConfig:
     """Leave out inputs whose result exists, for example to continue an interrupted run."""
     strips: bool = False
     """Also write rainy | derained side by side, under strips/."""
-    task: Literal["segmentation", "detection"] | None = None
-    """Also compare what a model recognizes in the images before and after, in OUTPUT/tasks/."""
-    task_model: str | None = None
-    """Name of the model in torchvision; default a light one."""
-    task_weights: Path | None = None
-    """State dict of the model; default torchvision's download."""
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with before/after sliders."""
     tile: int = 0
@@ -325,8 +332,6 @@ class ShowConfig:
         """Validate the settings."""
         fits = 1 <= self.quality <= 100
         require(fits, f"--quality must be between 1 and 100, got {self.quality}")
-        needless = (self.task_model or self.task_weights) and not self.task
-        require(not needless, "--task-model and --task-weights need --task")
         require_finite(self, "tile")
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from config.schema import Augmentation, Camera, Rain
 from data.camera import photograph
 from data.pairs import Pairs
-from data.rain_layers import LayerSource, exchange_rain
+from data.rain_layers import LayerSource, make_patch
 from utils.errors import UserError
 from utils.image import Pixels, to_tensor
 
@@ -44,7 +44,7 @@ class Patches(Dataset[PatchPair]):
         clean_scenes: additional scenes without rain, uint8 [H, W, 3] each; they always get other
             rain.
         sources: rain layers for other rain.
-        rain: which patches get other rain, and which.
+        rain: which patches get other rain, and which; structures, drops, and dry patches.
         camera: degradations of both images of every patch.
 
     Raises:
@@ -110,10 +110,8 @@ class Patches(Dataset[PatchPair]):
             return to_tensor(patch)
 
         # Rain and camera have their own random streams, so they do not change the crop.
-        random = np.random.default_rng([self.seed, 2, index])
-        background = cut(clean)
         own = None if rainy is None else cut(rainy)
-        patch = exchange_rain(own, background, self.sources, self.rain, random)
+        patch, background = make_patch(own, cut(clean), self.sources, self.rain, self.seed, index)
         patch, background = photograph(
             patch, background, self.camera, np.random.default_rng([self.seed, 3, index])
         )

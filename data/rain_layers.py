@@ -13,13 +13,16 @@ import cv2
 import numpy as np
 
 from config.schema import Rain
+from data.drops import draw_drops
 from data.layouts import FolderPairs, find_pairs, find_rainy, read_rgb
 from data.pairs import Pair, Pairs
+from data.structures import draw_structures
 from data.synthetic import RAINS, add_rain
 from utils.errors import UserError
 from utils.image import Pixels, list_images, read_image
 
-MAX_CROPS = 6  # of a rendered layer, added up
+MAX_CROPS = 6  # of a sparse rendered layer, added up
+SPARSE = 0.5  # smallest share of black pixels, up to GREY_TOLERANCE, of a sparse layer
 GREY_TOLERANCE = 2  # maximum difference between the channels of a rendered layer, in levels
 
 
@@ -27,7 +30,7 @@ class LayerSource(NamedTuple):
     """Rain layers from one source, uint8 [H, W] each, 0 where there is no rain."""
 
     images: Sequence[Pixels]
-    rendered: bool = False  # rendered on black: one to MAX_CROPS crops of a layer are added up
+    rendered: bool = False  # on black: one to MAX_CROPS crops of a sparse layer are added up
 
 
 def rain_layer(pair: Pair) -> Pixels | None:
@@ -112,6 +115,62 @@ def _holds_pairs(folder: Path) -> bool:
     return rainy and any(name.startswith("norain-") for name in names)
 
 
+def make_patch(
+    rainy: Pixels | None,
+    clean: Pixels,
+    sources: Sequence[LayerSource],
+    rain: Rain,
+    seed: int,
+    index: int,
+) -> tuple[Pixels, Pixels]:
+    """Rain and scene of training patch `index`.
+
+    Args:
+        rainy: uint8 [H, W, 3], or None for a clean scene.
+        clean: uint8 [H, W, 3].
+        sources: layers for other rain.
+        rain: which patches get which rain and structures.
+        seed: any integer >= 0.
+        index: of the patch.
+
+    Returns:
+        The rainy and the clean patch, uint8 [H, W, 3].
+    """
+    # Separate random streams: structures and drops do not change which layer is drawn.
+    structure, near = (np.random.default_rng([seed, stream, index]) for stream in (4, 5))
+    structured = structure.random() < rain.structures
+    kind = near.random()
+    dry = kind < rain.dry
+    drops = not dry and kind < rain.dry + rain.drops
+
+    def rained(own: Pixels | None, scene: Pixels) -> Pixels:
+        random = np.random.default_rng([seed, 2, index])
+        return exchange_rain(own, scene, sources, rain, random)
+
+    direction = 0.0
+    if structured or drops:
+        own = None if rainy is None else rainy.astype(np.int16) - clean
+        direction = streak_direction(rained(own, np.zeros_like(clean)).max(axis=2))
+        if structured:
+            clean = draw_structures(clean, direction, structure)
+            rainy = None if own is None else np.asarray((clean + own).clip(0, 255), np.uint8)
+    alone = drops and near.random() < 0.5
+    patch = clean if dry or alone else rained(rainy, clean)
+    return draw_drops(patch, direction, near) if drops else patch, clean
+
+
+def streak_direction(layer: np.ndarray) -> float:
+    """Main direction of the streaks in a layer [H, W], by its structure tensor.
+
+    Returns:
+        Degrees from the vertical, -90 to 90, positive towards the lower right; 0 for a flat layer.
+    """
+    smooth = cv2.GaussianBlur(layer.astype(np.float32), (0, 0), 1)
+    x, y = cv2.Sobel(smooth, -1, 1, 0), cv2.Sobel(smooth, -1, 0, 1)
+    gradient = np.arctan2(2 * float((x * y).sum()), float((x * x - y * y).sum())) / 2
+    return -float(np.degrees(gradient))
+
+
 def exchange_rain(
     rainy: Pixels | None,
     clean: Pixels,
@@ -176,10 +235,12 @@ def _draw_layer(
 ) -> np.ndarray:
     """Rain [height, width] from one layer, mirrored with probability 0.5.
 
-    A rendered layer has few streaks. Several crops of it add up to denser rain of one direction.
+    A sparse rendered layer has few streaks. Several crops of it add up to denser rain of one
+    direction. A dense layer is used once: a sum of several would be fog.
     """
     layer = source.images[int(random.integers(len(source.images)))]
-    crops = int(random.integers(1, MAX_CROPS, endpoint=True)) if source.rendered else 1
+    sparse = source.rendered and np.mean(layer <= GREY_TOLERANCE) >= SPARSE
+    crops = int(random.integers(1, MAX_CROPS, endpoint=True)) if sparse else 1
     size, gain, angle = 1.0, 1.0, 0.0  # drawn only if they vary: plain recipes keep their patches
     if (*rain.layer_size, *rain.layer_gain, rain.layer_angle) != (1, 1, 1, 1, 0):
         size = np.exp(random.uniform(*np.log(rain.layer_size)))
@@ -203,7 +264,9 @@ def _draw_crop(
     rotation: np.ndarray = cv2.getRotationMatrix2D((side / 2, side / 2), angle, 1)
     rotation[:, 2] -= (side - w) / 2, (side - h) / 2
     turned = cv2.warpAffine(square, rotation, (w, h), borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA))
+    if size < 1:
+        return np.asarray(cv2.resize(turned, (width, height), interpolation=cv2.INTER_AREA))
+    return np.asarray(cv2.resize(turned, (width, height), interpolation=cv2.INTER_CUBIC).clip(0))
 
 
 def _crop(layer: Pixels, height: int, width: int, random: np.random.Generator) -> np.ndarray:

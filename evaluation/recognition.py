@@ -1,17 +1,17 @@
-"""Semantic segmentation or object detection on rainy and derained photographs (paper, 4.4).
+"""What a trained model recognizes in images before and after deraining (paper, 4.4).
 
-The models are torchvision's. Only this module imports torchvision, and only to build a model: its
-compiled part needs the build of PyTorch that it was made for.
+A task is four things: find, compare, draw, and the names of the categories. The models are
+torchvision's. Only `torchvision_task` imports torchvision, because its compiled part needs the
+build of PyTorch that it was made for.
 """
 
 import colorsys
-import csv
-import io
+import pickle
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest.mock import patch
+from statistics import fmean
+from typing import Any, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,19 +19,15 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from config.schema import ShowConfig
-from evaluation.report import Derained, check_photo_report
-from utils.checkpoint import load_weights
 from utils.errors import UserError
-from utils.files import write_text
-from utils.image import Pixels, hstack, read_image, to_pixels, to_tensor, write_image
-from utils.runtime import choose_device
-from utils.video import is_video
+from utils.image import Pixels
 
 TORCHVISION = "0.28.0"  # the release for the pinned torch
 MIN_SCORE = 0.5  # of a box that counts
 MIN_IOU = 0.5  # of two boxes that count as the same object
 MIN_AREA = 0.005  # share of the pixels from which the name of a class is drawn
+
+Kind = Literal["detection", "segmentation"]
 
 
 class Boxes(NamedTuple):
@@ -43,113 +39,98 @@ class Boxes(NamedTuple):
 
 
 class Change(NamedTuple):
-    """One category before and after: shares of the pixels (float) or numbers of boxes (int)."""
+    """One category in two images: shares of the pixels (float) or numbers of boxes (int)."""
 
     category: str
-    rainy: float
-    derained: float
-    found: float  # in the derained image only
-    lost: float  # in the rainy image only
+    before: float
+    after: float
+    found: float  # only after
+    lost: float  # only before
 
 
 class Task(NamedTuple):
-    """One of `TASKS` with its model. What it finds is a map of classes [H, W] or `Boxes`."""
+    """A model and what to do with its findings: a map of classes [H, W], or `Boxes`."""
 
-    find: Callable[[Tensor], Any]  # of an image [3, H, W] in [0, 1]
-    compare: Callable[[Any, Any, Sequence[str]], list[Change]]
+    find: Callable[[Tensor], Any]  # in an image [3, H, W] in [0, 1]
+    compare: Callable[[Any, Any, Sequence[str]], list[Change]]  # the first row is the total
     draw: Callable[[Pixels, Any, Sequence[str]], Pixels]
     categories: Sequence[str]
 
 
-def open_task(settings: ShowConfig, sources: Sequence[Path]) -> Task:
-    """Build the model that the settings name, and check that no result overwrites an input.
+def torchvision_task(kind: Kind, name: str | None, device: torch.device) -> Task:
+    """Build a task with a model of torchvision.
+
+    Args:
+        kind: a key of `TASKS`.
+        name: of the model in torchvision; None takes a light one.
+        device: of the model.
 
     Raises:
-        UserError: torchvision does not load, the model is unknown, its weights cannot be
-            downloaded or do not fit, or an input lies in the folder of the results.
+        UserError: torchvision does not load, the model is unknown, or its weights cannot be
+            downloaded or do not fit.
     """
-    name = settings.task or ""
-    check_photo_report(settings.output / "tasks", sources, "--task")
-    default, find, compare, draw = TASKS[name]
-    model, weights = _load(name, settings.task_model or default, settings.task_weights)
-    model.to(choose_device(settings.machine.device)).eval()
+    default, find, compare, draw = TASKS[kind]
+    model, weights = _load(kind, name or default)
+    model.to(device).eval()
     return Task(
         partial(find, model, weights.transforms()), compare, draw, weights.meta["categories"]
     )
 
 
-def write_tasks(output: Path, files: Sequence[Derained], task: Task) -> Path:
-    """Print a line per photograph, write its picture and tasks.csv to OUTPUT/tasks/, and return it.
-
-    Args:
-        output: folder of the derained images.
-        files: what was derained; videos are left out.
-        task: from `open_task`.
-    """
-    folder = output / "tasks"
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(["image", *Change._fields])
-    for file in files:
-        name = file.target.relative_to(output)
-        if is_video(file.source):
-            print(f"{name}: left out, --task takes images only")
-            continue
-        images = [to_tensor(read_image(path)) for path in (file.source, file.target)]
-        found = [task.find(image) for image in images]
-        pictures = [
-            task.draw(to_pixels(image), things, task.categories)
-            for image, things in zip(images, found, strict=True)
-        ]
-        write_image(folder / f"{name}{'' if name.suffix == '.png' else '.png'}", hstack(*pictures))
-        changes = task.compare(found[0], found[1], task.categories)
-        table.writerows([name.as_posix(), *change] for change in changes)
-        print(f"{name}: {_summary(*changes)}")
-    write_text(folder / "tasks.csv", text.getvalue())
-    return folder
-
-
-def _summary(total: Change, *categories: Change) -> str:
+def summary(total: Change, *categories: Change) -> str:
+    """One line about what changed between two images."""
     if isinstance(total.found, float):
         text = f"{total.found:.1%} of the pixels changed"
         return "; ".join(
-            [text, *(f"{c.category} {c.rainy:.1%} → {c.derained:.1%}" for c in categories)]
+            [text, *(f"{c.category} {c.before:.1%} → {c.after:.1%}" for c in categories)]
         )
-    text = f"{total.rainy} → {total.derained} boxes, {total.found} found, {total.lost} lost"
-    return "; ".join([text, *(f"{c.category} {c.rainy} → {c.derained}" for c in categories)])
+    text = f"{total.before} → {total.after} boxes, {total.found} found, {total.lost} lost"
+    return "; ".join([text, *(f"{c.category} {c.before} → {c.after}" for c in categories)])
 
 
-def _load(task: str, name: str, file: Path | None) -> tuple[nn.Module, Any]:
-    """Return a model of torchvision and the enum of its weights, which knows its categories."""
+def agreement(totals: Sequence[Change]) -> str:
+    """How well what is found in images agrees with what is found in the clean ones.
+
+    Args:
+        totals: for each image, the total of the comparison from clean to this image.
+
+    Returns:
+        Share of equal pixels; or recall and precision of the boxes, over all images together.
+    """
+    if isinstance(totals[0].found, float):
+        return f"{1 - fmean(total.found for total in totals):.1%} of the pixels equal"
+    clean, found, false, missed = (sum(column) for column in list(zip(*totals, strict=True))[1:])
+    recall = f"{1 - missed / clean:.1%}" if clean else "-"
+    precision = f"{1 - false / found:.1%}" if found else "-"
+    return f"recall {recall} of {clean} boxes, precision {precision} of {found}"
+
+
+def _load(kind: Kind, name: str) -> tuple[nn.Module, Any]:
+    """Return a model of torchvision and the enum of its weights, which has the categories."""
     try:
         from torchvision import models
     except Exception as error:  # ImportError, OSError or RuntimeError, depending on what is missing
         build = torch.__version__.partition("+")[2]
         index = f"+{build} --index-url https://download.pytorch.org/whl/{build}" if build else ""
         raise UserError(
-            f"--task cannot import torchvision ({error}): install the one for torch "
+            f"cannot import torchvision ({error}): install the one for torch "
             f"{torch.__version__} with pip install torchvision=={TORCHVISION}{index}"
         ) from None
-    if name not in (known := models.list_models(module=getattr(models, task))):
-        raise UserError(f"no {task} model {name!r}: expected one of {', '.join(known)}")
+    if name not in (known := models.list_models(module=getattr(models, kind))):
+        raise UserError(f"no {kind} model {name!r}: expected one of {', '.join(known)}")
     weights = models.get_model_weights(name).DEFAULT
-    if file and not file.is_file():
-        raise UserError(f"no file {file}: expected a state dict of {name}, as in {weights.url}")
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     try:
-        state = load_weights(file).state if file else weights.get_state_dict(check_hash=True)
-    except (OSError, RuntimeError) as error:
+        return models.get_model(name, weights=weights), weights
+    except OSError as error:
         raise UserError(
-            f"cannot download {weights.url} ({error}): download it on another machine and pass "
-            "the file with --task-weights"
+            f"cannot download {weights.url} ({error}): download it elsewhere and save it as {file}"
         ) from None
-    # Without weights, torchvision builds some models differently (auxiliary head, epsilon of the
-    # norms). So it builds them with weights, and gets those of the file in place of its download.
-    with patch.object(type(weights), "get_state_dict", return_value=state):
-        try:
-            return models.get_model(name, weights=weights), weights
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{file} does not fit {name}: {reason}") from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{file} is damaged or of another model: delete it and try again ({reason})"
+        ) from None
 
 
 def _run(model: nn.Module, prepare: Callable[[Tensor], Tensor], image: Tensor) -> Any:
@@ -159,10 +140,9 @@ def _run(model: nn.Module, prepare: Callable[[Tensor], Tensor], image: Tensor) -
 
 def find_classes(model: nn.Module, prepare: Callable[[Tensor], Tensor], image: Tensor) -> Pixels:
     """Class of each pixel, uint8 [H, W]; `prepare` may resize the image for the model."""
-    logits: Tensor = _run(model, prepare, image)["out"][0]
-    labels = logits.argmax(0).to("cpu", torch.uint8).numpy()
+    labels = _run(model, prepare, image)["out"][0].argmax(0).to("cpu", torch.uint8).numpy()
     height, width = image.shape[1:]
-    return np.asarray(cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST))
+    return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
 def find_boxes(model: nn.Module, prepare: Callable[[Tensor], Tensor], image: Tensor) -> Boxes:
@@ -172,24 +152,24 @@ def find_boxes(model: nn.Module, prepare: Callable[[Tensor], Tensor], image: Ten
     return Boxes(*(found[key][kept].cpu() for key in ("boxes", "labels", "scores")))
 
 
-def compare_classes(rainy: Pixels, derained: Pixels, categories: Sequence[str]) -> list[Change]:
-    """Shares of the pixels: of all, which is 1, then of each class."""
-    changed = rainy != derained
+def compare_classes(one: Pixels, other: Pixels, categories: Sequence[str]) -> list[Change]:
+    """Compare two maps of classes: all pixels, whose share is 1, then each class."""
+    changed = one != other
     changes = [Change("all", 1.0, 1.0, float(changed.mean()), float(changed.mean()))]
-    for index in np.union1d(rainy, derained):
-        before, after = rainy == index, derained == index
+    for index in np.union1d(one, other):
+        before, after = one == index, other == index
         parts = (before, after, after & changed, before & changed)
         changes.append(Change(categories[index], *(float(part.mean()) for part in parts)))
     return changes
 
 
-def compare_boxes(rainy: Boxes, derained: Boxes, categories: Sequence[str]) -> list[Change]:
-    """Numbers of boxes: of all, then of each category.
+def compare_boxes(one: Boxes, other: Boxes, categories: Sequence[str]) -> list[Change]:
+    """Compare two sets of boxes: all, then each category.
 
     A box is found or lost if it has no partner in the other image. Partners have the same category
     and an intersection over union of at least `MIN_IOU`; the best pair is matched first.
     """
-    (a, b), (ones, others) = (rainy.corners, derained.corners), (rainy.labels, derained.labels)
+    (a, b), (ones, others) = (one.corners, other.corners), (one.labels, other.labels)
     sides = torch.minimum(a[:, None, 2:], b[:, 2:]) - torch.maximum(a[:, None, :2], b[:, :2])
     inner = sides.clamp(min=0).prod(2)
     area_a, area_b = ((boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (a, b))
@@ -245,7 +225,9 @@ def _colour(index: int) -> tuple[int, ...]:
     return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(index * 0.618 % 1, 0.8, 1))
 
 
-TASKS: dict[str, tuple[str, Callable[..., Any], Callable[..., list[Change]], Callable[..., Pixels]]]
+TASKS: dict[
+    Kind, tuple[str, Callable[..., Any], Callable[..., list[Change]], Callable[..., Pixels]]
+]
 TASKS = {  # default model, functions
     "segmentation": ("deeplabv3_mobilenet_v3_large", find_classes, compare_classes, draw_classes),
     "detection": ("fasterrcnn_mobilenet_v3_large_fpn", find_boxes, compare_boxes, draw_boxes),

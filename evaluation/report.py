@@ -1,7 +1,8 @@
-"""A report to open in a browser: sortable table, before/after sliders, gains, provenance.
+"""A page to open in a browser: sortable table, before/after sliders, gains, provenance.
 
-The folder is self-contained: index.html contains its style and script, and the images lie next to
-it. It needs no server and no network.
+It is made from what lies in an output folder, of eval.py (scores.json, scores.csv, strips/) or of
+show.py (derained.jsonl and the results), and written to report/ in it. The page contains its style
+and script, and its images lie next to it. It needs no server and no network.
 """
 
 import io
@@ -15,85 +16,82 @@ from urllib.parse import quote
 import cv2
 import jinja2
 import numpy as np
-from PIL import Image
 
 from config.schema import Folders, Synthetic
-from data.pairs import Pair
-from evaluation.scores import PairScore, Scores, Viewer
+from evaluation.scores import STRIPS, PairScore, read_scores
 from evaluation.tables import published_rows, title
 from utils.errors import UserError
 from utils.files import write_text
-from utils.image import Pixels, read_photograph, write_image
-from utils.tags import Tags
-from utils.video import Frames, is_video
+from utils.image import GAP, Pixels, read_image, write_image
+from utils.photo import record
+from utils.photo.decode import read_photograph
+from utils.photo.encode import write_photograph
+from utils.photo.tags import Tags
 
 PREVIEW = 1600  # longest side in pixels of the previews of photographs
 
 
-class Derained(NamedTuple):
-    """One file that show.py has written."""
-
-    source: Path
-    target: Path
-    seconds: float
-    """NaN if an earlier run has written it."""
-
-
 class Row(NamedTuple):
-    """One row of the table and, unless it is a video, one slider."""
+    """One row of the table and, if there are two images to compare, one slider."""
 
     name: str
     values: tuple[float, ...]  # one per column
     caption: str
-    link: str  # URL of the full-size result
+    link: str = ""  # URL of the full-size result
     before: str = ""  # URL; empty without a slider
     after: str = ""
     size: tuple[int, int] = (0, 0)  # width and height of the slider's images
 
 
-def image_writer(folder: Path, also: Viewer) -> Viewer:
-    """A viewer that writes the images of the report as PNG, then calls `also`."""
+def write_report(folder: Path) -> Path:
+    """Write the page for an output folder of eval.py, train.py or show.py, and return its path.
 
-    def view(index: int, pair: Pair, derained: Pixels) -> None:
-        write_image(folder / f"{index:04}-rainy.png", pair.rainy)
-        write_image(folder / f"{index:04}-derained.png", derained)
-        also(index, pair, derained)
+    Raises:
+        UserError: the folder has no results, or they are damaged.
+    """
+    if (folder / record.NAME).is_file():
+        return write_photo_report(folder)
+    if (folder / "scores.json").is_file():
+        return write_score_report(folder)
+    raise UserError(
+        f"neither scores.json nor {record.NAME} in {folder}: expected an output folder of eval.py "
+        "or show.py"
+    )
 
-    return view
 
+def write_score_report(folder: Path) -> Path:
+    """Write the page of an evaluation, worst gain first in the first convention; return its path.
 
-def write_score_report(
-    folder: Path,
-    scores: Scores,
-    data: Folders | Synthetic,
-    method: str,
-    about: Mapping[str, Mapping[str, Any]],
-) -> Path:
-    """Write the report of an evaluation, worst gain first, and return its page.
+    Pairs with a strip get a slider.
 
     Args:
-        folder: folder that `image_writer` has filled.
-        scores: scores of one network; the first convention is that of the rows and gains.
-        data: the dataset.
-        method: label of the network.
-        about: tables at the foot, by heading.
+        folder: has scores.json and scores.csv of one network, and strips/.
+
+    Raises:
+        UserError: see `evaluation.scores.read_scores`.
     """
+    scores, summary = read_scores(folder)
+    data = _dataset(summary.get("data") or summary["config"]["data"])
     convention = scores.conventions[0]
     pairs = [row for row in scores.rows if row.convention == convention]
+    strips = summary.get("strips", STRIPS)  # others in the folder may be of an earlier run
     rows = sorted(
-        (_score_row(folder, index, pair) for index, pair in enumerate(pairs)),
+        (_score_row(folder, i, pair, has_strip=i < strips) for i, pair in enumerate(pairs)),
         key=lambda row: -math.inf if math.isnan(row.values[0]) else row.values[0],
     )
     gains = [row.values[0] for row in rows]
     published = published_rows(data, scores.pairs)
     conventions = (*scores.conventions, *(row.convention for row in published))
+    ensemble = ", ensemble" if summary.get("ensemble") else ""
+    about = {key: summary[key] for key in ("data", "provenance") if key in summary}
+    weights = {key: summary[key] for key in ("weights", "sha256", "network", "arguments")}
     return _write(
         folder,
         title=title(data, scores.pairs),
         convention=convention,
         conventions=list(dict.fromkeys(conventions)),
         scores=scores,
-        method=method,
+        method=f"{summary['network'] or 'network'} ({summary['weights']}{ensemble})",
         published=published,
         histogram=_histogram([gain for gain in gains if math.isfinite(gain)]),
         mean_gain=sum(gains) / len(gains),
@@ -105,66 +103,97 @@ def write_score_report(
             "derained SSIM": "{:.4f}",
         },
         rows=rows,
-        about=about,
+        about={"weights": weights, **about},
     )
 
 
-def _score_row(folder: Path, index: int, pair: PairScore) -> Row:
-    before, after = f"{index:04}-rainy.png", f"{index:04}-derained.png"
+def _dataset(data: Mapping[str, Any]) -> Folders | Synthetic:
+    """The fields of a dataset in scores.json that decide its title and its published results."""
+    if "dataset" not in data:
+        return Synthetic(heaviness=data["heaviness"])
+    return Folders(
+        data["dataset"],
+        train_folder=None,
+        test_folder=Path(data["test_folder"]),
+        layout=data["layout"],
+        release=data["release"],
+    )
+
+
+def _score_row(folder: Path, index: int, pair: PairScore, has_strip: bool) -> Row:
     gain = 0.0 if pair.psnr == pair.rainy_psnr else pair.psnr - pair.rainy_psnr  # both may be inf
     values = (gain, pair.rainy_psnr, pair.psnr, pair.rainy_ssim, pair.ssim)
     caption = f"{pair.rainy_psnr:.2f} → {pair.psnr:.2f} dB ({gain:+.2f})"
-    return Row(pair.name, values, caption, after, before, after, _size(folder / after))
+    strip = folder / "strips" / f"{pair.name}.png"
+    if not has_strip or not strip.is_file():
+        return Row(pair.name, values, caption)
+    pixels = read_image(strip)
+    height, width = pixels.shape[0], (pixels.shape[1] - 2 * GAP) // 3
+    before, after = f"{index:04}-rainy.png", f"{index:04}-derained.png"
+    write_image(folder / "report" / before, pixels[:, :width])
+    write_image(folder / "report" / after, pixels[:, width + GAP :][:, :width])
+    return Row(pair.name, values, caption, after, before, after, (width, height))
 
 
-def check_photo_report(folder: Path, sources: Sequence[Path], flag: str = "--report") -> None:
-    """Refuse a report, or what another flag writes, that could overwrite its inputs.
+def check_photo_report(folder: Path, sources: Sequence[Path]) -> None:
+    """Refuse a page that could overwrite inputs.
 
     Raises:
-        UserError: an input lies in the folder of the report.
+        UserError: an input lies in the folder of the page.
     """
-    if inside := [s for s in sources if s.resolve().is_relative_to(folder.resolve())]:
+    report = (folder / "report").resolve()
+    if inside := [source for source in sources if source.resolve().is_relative_to(report)]:
         raise UserError(
-            f"{flag} writes into {folder}, which contains the input {inside[0]}: choose another "
-            "--output"
+            f"the report would be written into {folder / 'report'}, which contains the input "
+            f"{inside[0]}: choose another output folder"
         )
 
 
-def write_photo_report(
-    folder: Path, files: Sequence[Derained], about: Mapping[str, Mapping[str, Any]]
-) -> Path:
-    """Write the report of derained photographs and videos, and return its page.
+def write_photo_report(folder: Path) -> Path:
+    """Write the page of derained photographs and videos, and return its path.
+
+    Photographs whose source still exists get a slider with previews.
 
     Args:
-        folder: its folder; the results are linked relative to it.
-        files: what was derained.
-        about: tables at the foot, by heading.
+        folder: has the results and their record.
+
+    Raises:
+        UserError: see `utils.photo.record.read` and `check_photo_report`.
     """
+    results, runs = record.read(folder)
+    check_photo_report(folder, [result.source for result in results])
+    used = sorted({result.run for result in results})
+    several = len(used) > 1
     return _write(
         folder,
-        title=f"{len(files)} derained file{'s' * (len(files) != 1)}",
+        title=f"{len(results)} derained file{'s' * (len(results) != 1)}",
         columns={"width": "{:.0f}", "height": "{:.0f}", "seconds": "{:.2f}"},
-        rows=[_photo_row(folder, index, file) for index, file in enumerate(files)],
-        about=about,
+        rows=[_photo_row(folder, index, result, several) for index, result in enumerate(results)],
+        about={
+            heading + f", run {run + 1}" * several: table
+            for run in used
+            for heading, table in runs[run].items()
+        },
     )
 
 
-def _photo_row(folder: Path, index: int, file: Derained) -> Row:
-    link = quote(os.fsencode(Path(os.path.relpath(file.target, folder)).as_posix()))
-    if is_video(file.source):
-        height, width = next(iter(Frames(file.target))).shape[:2]
-        return Row(file.source.name, (width, height, file.seconds), "", link)
-    width, height = _size(file.target)
+def _photo_row(folder: Path, index: int, result: record.Result, several: bool) -> Row:
+    name, (width, height) = result.source.name, result.size
+    link = quote(os.fsencode("../" + result.target.relative_to(folder).as_posix()))
+    values = (width, height, result.seconds)
+    run = f", run {result.run + 1}" * several
+    caption = f"{width} × {height} pixels, {result.seconds:.1f} s{run}"  # noqa: RUF001
+    try:
+        photographs = [read_photograph(path) for path in (result.source, result.target)]
+    except UserError:  # a video, or a source that was moved
+        return Row(name, values, caption, link)
     names = f"{index:04}-rainy.jpg", f"{index:04}-derained.jpg"
-    for name, path in zip(names, (file.source, file.target), strict=True):
-        pixels, tags = read_photograph(path)
+    for file, (pixels, tags) in zip(names, photographs, strict=True):
         # The profile keeps the colours; other tags may tell where the photograph was taken.
         profile = None if tags.grey else tags.profile
-        write_image(folder / name, _preview(pixels), Tags(profile=profile))
-    seconds = "" if math.isnan(file.seconds) else f", {file.seconds:.1f} s"
-    caption = f"{width} × {height} pixels{seconds}"  # noqa: RUF001
-    values = (width, height, file.seconds)
-    return Row(file.source.name, values, caption, link, *names, _size(folder / names[0]))
+        preview = _preview(pixels)
+        write_photograph(folder / "report" / file, preview, Tags(profile=profile))
+    return Row(name, values, caption, link, *names, (preview.shape[1], preview.shape[0]))
 
 
 def _preview(pixels: Pixels) -> Pixels:
@@ -174,11 +203,6 @@ def _preview(pixels: Pixels) -> Pixels:
     scale = min(1.0, PREVIEW / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(colours, size, interpolation=cv2.INTER_AREA)
-
-
-def _size(path: Path) -> tuple[int, int]:
-    with Image.open(path) as file:
-        return file.size
 
 
 def _histogram(gains: Sequence[float]) -> str:
@@ -222,6 +246,6 @@ def _write(folder: Path, **page: Any) -> Path:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    path = folder / "index.html"
+    path = folder / "report" / "index.html"
     write_text(path, environment.get_template("report.html").render(page))
     return path

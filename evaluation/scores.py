@@ -1,7 +1,6 @@
 """Derain and score image pairs, and write the scores to files."""
 
 import csv
-import hashlib
 import io
 import json
 import math
@@ -12,21 +11,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import torch
-from torch import nn
 from tqdm import tqdm
 
 from data.pairs import Pair, Pairs
-from utils import checkpoint, ranks
+from models import Derainer
+from utils import ranks
 from utils.conventions import Convention
 from utils.errors import UserError
 from utils.files import write_text
 from utils.image import Pixels, hstack, to_pixels, to_tensor, write_image
-from utils.inference import derain
 from utils.metrics import score
 from utils.runtime import synchronize
 
-STRIPS = 4  # number of comparison images written with the scores
+STRIPS = 4  # number of strips written with the scores
 
 Viewer = Callable[[int, Pair, Pixels], None]
 """Called with the index of a pair, the pair, and its derained image, uint8 [H, W, 3]."""
@@ -67,38 +64,30 @@ class Scores:
 
 
 def evaluate(
-    network: nn.Module,
+    derain: Derainer,
     pairs: Pairs,
     conventions: Sequence[Convention],
-    device: torch.device,
-    precision: torch.dtype = torch.float32,
-    tile: int = 0,
     view: Viewer | None = None,
-    ensemble: bool = False,
 ) -> Scores:
     """Derain the rainy image of every pair, and score both the result and the rainy image.
 
     In a distributed run the pairs are spread over the ranks, and every rank gets all scores.
 
     Args:
-        network: any network of `models`; runs in evaluation mode, then its mode is restored.
+        derain: the network.
         pairs: the pairs to score.
         conventions: see `utils.metrics`.
-        device: device of the network.
-        precision: dtype of the convolutions.
-        tile: see `utils.inference.derain`.
         view: called for every derained image.
-        ensemble: see `utils.inference.derain`.
 
     Raises:
         UserError: an image is too small for a convention.
     """
 
     def evaluate_pair(pair: Pair) -> tuple[list[PairScore], float, Pixels | None]:
-        rainy, clean = to_tensor(pair.rainy).to(device), to_tensor(pair.clean).to(device)
+        rainy, clean = (to_tensor(x).to(derain.device) for x in (pair.rainy, pair.clean))
         start = time.perf_counter()
-        derained = derain(network, rainy, tile, precision, ensemble=ensemble)
-        synchronize(device)
+        derained = derain(rainy)
+        synchronize(derain.device)
         seconds = time.perf_counter() - start
         rows = []
         for convention in conventions:
@@ -111,8 +100,6 @@ def evaluate(
             rows.append(PairScore(pair.name, convention, *values))
         return rows, seconds, to_pixels(derained) if view else None
 
-    was_training = network.training
-    network.eval()
     all_rows: list[PairScore] = []
     all_seconds: list[float] = []
     results = ranks.spread(evaluate_pair, pairs)
@@ -122,34 +109,18 @@ def evaluate(
         all_seconds.append(seconds)
         if view and derained is not None:
             view(index, pairs[index], derained)
-    network.train(was_training)
     return Scores(tuple(all_rows), tuple(all_seconds))
 
 
-def strip_writer(folder: Path) -> Viewer:
-    """A viewer that writes rainy | derained | clean images of the first pairs to a folder."""
+def strip_writer(folder: Path, count: int = STRIPS) -> Viewer:
+    """A viewer that writes strips, rainy | derained | clean, of the first pairs to a folder."""
 
     @ranks.main_only
     def view(index: int, pair: Pair, derained: Pixels) -> None:
-        if index < STRIPS:
+        if index < count:
             write_image(folder / f"{pair.name}.png", hstack(pair.rainy, derained, pair.clean))
 
     return view
-
-
-def describe_weights(path: Path) -> dict[str, Any]:
-    """Describe a weights file for scores.json: path, SHA-256, network and its arguments.
-
-    Raises:
-        UserError: see `utils.checkpoint.load_weights`.
-    """
-    weights = checkpoint.load_weights(path)
-    return {
-        "weights": str(path),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "network": weights.network,
-        "arguments": weights.arguments,
-    }
 
 
 @ranks.main_only
@@ -164,6 +135,27 @@ def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
     means = {c: {f: _json_number(scores.mean(c, f)) for f in fields} for c in scores.conventions}
     summary = {"pairs": scores.pairs, "mean": means, **about}
     write_text(folder / "scores.json", json.dumps(summary, indent=2) + "\n")
+
+
+def read_scores(folder: Path) -> tuple[Scores, dict[str, Any]]:
+    """Read what `write_scores` has written: the scores, and all of scores.json.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    try:
+        summary = json.loads((folder / "scores.json").read_text("utf-8"))
+        lines = csv.DictReader(io.StringIO((folder / "scores.csv").read_text("utf-8")))
+        rows = tuple(_pair_score(**line) for line in lines)
+    except OSError as error:
+        raise UserError(f"no scores in {folder}: {error.filename}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError) as error:
+        raise UserError(f"scores.csv or scores.json in {folder} is damaged: {error}") from None
+    return Scores(rows), summary
+
+
+def _pair_score(name: str, convention: Any, **values: str) -> PairScore:
+    return PairScore(name, convention, **{field: float(text) for field, text in values.items()})
 
 
 def _json_number(value: float) -> float | str:

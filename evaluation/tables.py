@@ -1,14 +1,13 @@
 """Tables of scores: one network with published results, or a comparison of several networks."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from statistics import median
 
 from config import release_of
 from config.reference import Published
 from config.schema import Folders, Synthetic
 from evaluation.scores import Scores
-from models import Network
+from models import Derainer
 from utils.runtime import count_macs, count_parameters
 
 
@@ -48,21 +47,17 @@ def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
 
 def comparison(
     results: Sequence[Scores],
-    networks: Sequence[Network],
-    files: Sequence[Path],
+    derainers: Sequence[Derainer],
     data: Folders | Synthetic,
     size: tuple[int, int],
-    ensemble: bool = False,
 ) -> str:
     """Format scores and costs of several networks on one dataset as a Markdown table.
 
     Args:
         results: scores of each network.
-        networks: the networks.
-        files: weights file of each network.
+        derainers: the networks.
         data: the dataset.
         size: height and width for which multiply-adds are counted.
-        ensemble: the scores are those of the mean over the image and its mirror image.
     """
     height, width = size
     conventions = results[0].conventions
@@ -73,14 +68,15 @@ def comparison(
     )
     header = ["network", "weights", "parameters", f"GMAC {width}x{height}", "s per image"]
     rows = [[*header, *conventions], ["rainy input", "", "", "", "", *rainy]]
-    for scores, network, file in zip(results, networks, files, strict=True):
+    for scores, derain in zip(results, derainers, strict=True):
+        network = derain.network
         cells = (
             f"{scores.mean(c, 'psnr'):.2f} / {scores.mean(c, 'ssim'):.4f}" for c in conventions
         )
         rows.append(
             [
                 type(network).__name__,
-                str(file),
+                str(derain.weights.path if derain.weights else ""),
                 f"{count_parameters(network):,}",
                 f"{count_macs(network, height, width) / 1e9:.1f}",
                 f"{median(scores.seconds):.2f}",
@@ -93,7 +89,7 @@ def comparison(
         for row in rows
     ]
     rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-    head = f"{title(data, first.pairs)}{', ensemble' if ensemble else ''}: PSNR / SSIM"
+    head = f"{title(data, first.pairs)}{', ensemble' if derainers[0].ensemble else ''}: PSNR / SSIM"
     return "\n".join([head, "", lines[0], rule, *lines[1:]])
 
 

@@ -1,70 +1,56 @@
 """Build a network from a weights file."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from models import NETWORKS, JDNet, Network, place
+from config.networks import JDNetConfig, NetworkConfig
+from models.jdnet.network import JDNet
+from models.network import Network
+from models.registry import build, config_of
 from utils import checkpoint
-from utils.checkpoint import Weights
+from utils.checkpoint import Weights, load_weights
 from utils.errors import UserError
 
-# Old module names in weights files -> current names.
-RENAMED = {"enter": "head", "leave": "tail"}
 
-
-def load_weights(path: Path) -> Weights:
-    """Like `utils.checkpoint.load_weights`, with parameters under their current names.
-
-    Raises:
-        UserError: the file is not a weights file.
-    """
-    weights = checkpoint.load_weights(path)
-    return weights._replace(state=rename(weights.state))
-
-
-def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the keys of a state dict from an earlier version; current keys stay."""
-    return {
-        ".".join(RENAMED.get(part, part) for part in key.split(".")): tensor
-        for key, tensor in state.items()
-    }
-
-
-def open_network(
-    path: Path,
-    device: torch.device | str = "cpu",
-    name: str = "jdnet",
-    arguments: dict[str, Any] | None = None,
-) -> Network:
-    """Build the network that a weights file describes, and load its weights, in evaluation mode.
+def load_network(path: str | Path, device: torch.device | str = "cpu") -> Network:
+    """Build the network that a weights file describes, in evaluation mode.
 
     Args:
-        path: weights, see `utils.checkpoint.load_weights`.
+        path: as in "weights/jdnet-small-real.safetensors" or "runs/rain100l/best.pt".
         device: where to put the network.
-        name: network of `models.NETWORKS`, used if the file does not name its own.
-        arguments: constructor arguments, used if the file has none; None means the defaults.
 
     Raises:
         UserError: the file cannot be read, or its network is unknown or does not fit.
     """
-    weights = load_weights(path)
-    name = weights.network or name
-    arguments = weights.arguments or arguments or {}
-    if name not in NETWORKS:
-        raise UserError(f"{path} holds a {name!r} network: this version has {', '.join(NETWORKS)}")
-    try:
-        network = NETWORKS[name](**arguments)
-    except TypeError as error:
-        raise UserError(f"{path} describes a {name} this version cannot build: {error}") from None
-    checkpoint.load_state(network, weights.state, path)
-    return place(network, device).eval()
+    return network_of(load_weights(Path(path))).place(device).eval()
 
 
-def grow(network: nn.Module, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def network_of(weights: Weights, fallback: NetworkConfig | None = None) -> Network:
+    """Build the network of loaded weights, on the CPU.
+
+    Args:
+        weights: from `load_weights`.
+        fallback: config used if the file does not describe its network; default: the JDNet of the
+            paper.
+
+    Raises:
+        UserError: the network is unknown or does not fit.
+    """
+    config = fallback or JDNetConfig()
+    if weights.network:
+        try:
+            config = config_of(weights.network, weights.arguments)
+        except UserError as error:
+            raise UserError(f"{weights.path}: {error}") from None
+    network = build(config)
+    checkpoint.load_state(network, weights.state, weights.path)
+    return network
+
+
+def grow(network: Network, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Extend the weights of a JDNet to one with more units that computes the same function.
 
     The old units come first. Each new fusion copies the last old one, with zero weights for the

@@ -7,17 +7,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from config.networks import JDNetConfig
 from models import JDNet
-from models.load import open_network
 from utils import checkpoint
-from utils.checkpoint import Weights
 from utils.errors import UserError
 
 
 @pytest.fixture
 def network() -> JDNet:
     torch.manual_seed(0)
-    return JDNet(units=1, channels=16)
+    return JDNet(JDNetConfig(units=1, channels=16))
 
 
 @pytest.mark.parametrize("wrapper", [None, *checkpoint.WRAPPERS])
@@ -26,7 +25,7 @@ def test_common_formats(tmp_path: Path, network: JDNet, wrapper: str | None, pre
     state = {prefix + key: value for key, value in network.state_dict().items()}
     torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "w.pt")
     weights = checkpoint.load_weights(tmp_path / "w.pt")
-    other = JDNet(units=1, channels=16)
+    other = JDNet(JDNetConfig(units=1, channels=16))
     checkpoint.load_state(other, weights.state, tmp_path / "w.pt")
     for ours, theirs in zip(network.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, theirs)
@@ -41,7 +40,7 @@ def test_safetensors(tmp_path: Path, network: JDNet) -> None:
     whole = checkpoint.Weights(network.state_dict(), "jdnet", {"units": 1}, {"data": "Rain100L"})
     checkpoint.save_weights(tmp_path / "w.safetensors", whole)
     weights = checkpoint.load_weights(tmp_path / "w.safetensors")
-    assert weights[1:] == whole[1:]
+    assert weights[1:4] == whole[1:4]
     assert all(torch.equal(weights.state[key], whole.state[key]) for key in whole.state)
 
 
@@ -101,27 +100,15 @@ def test_truncated_checkpoint(tmp_path: Path, network: JDNet) -> None:
 
 def test_mismatches_name_the_first_key(network: JDNet) -> None:
     source = Path("w.pt")
-    larger = JDNet(units=2, channels=16).state_dict()
+    larger = JDNet(JDNetConfig(units=2, channels=16)).state_dict()
     with pytest.raises(UserError, match=r"w.pt does not fit this JDNet: it has unexpected units.1"):
         checkpoint.load_state(network, larger, source)
     with pytest.raises(UserError, match=r"lacks units.1.* more\. Was it trained with another"):
-        checkpoint.load_state(JDNet(units=2, channels=16), network.state_dict(), source)
-    wider = JDNet(units=1, channels=32).state_dict()
+        checkpoint.load_state(
+            JDNet(JDNetConfig(units=2, channels=16)), network.state_dict(), source
+        )
+    wider = JDNet(JDNetConfig(units=1, channels=32)).state_dict()
     with pytest.raises(
         UserError, match=r"head.weight of shape \[32, 3, 3, 3\], expected \[16, 3, 3, 3"
     ):
         checkpoint.load_state(network, wider, source)
-
-
-def test_weights_of_older_versions_load(tmp_path: Path, network: JDNet) -> None:
-    """Their first and last convolutions had other names."""
-    old = {
-        key.replace("head.", "enter.").replace("tail.", "leave."): value
-        for key, value in network.state_dict().items()
-    }
-    assert {"enter.weight", "leave.bias"} <= old.keys()
-    arguments = {"units": 1, "channels": 16}
-    checkpoint.save_weights(tmp_path / "old.safetensors", Weights(old, "jdnet", arguments, {}))
-    loaded = open_network(tmp_path / "old.safetensors")
-    for key, value in network.state_dict().items():
-        assert torch.equal(loaded.state_dict()[key], value)

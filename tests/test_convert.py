@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from models import DCSFN, RESCAN, DANet, JDNet, Network, PReNet
-from models.load import open_network
+from config.networks import JDNetConfig, PReNetConfig
+from models import DCSFN, RESCAN, DANet, JDNet, Network, PReNet, load_network
+from models.registry import build, config_of
 from tools import convert_checkpoint
 from tools.convert_checkpoint import _rename
 from utils import checkpoint
@@ -39,7 +40,7 @@ def test_there_and_back(tmp_path: Path, case: str, capsys: pytest.CaptureFixture
     kind, arguments = SMALL[case]
     name = kind.__name__.lower()
     torch.manual_seed(0)
-    ours = kind(**arguments).eval()
+    ours = build(config_of(name, arguments)).eval()
     weights = Weights(ours.state_dict(), name, arguments, {})
     checkpoint.save_weights(tmp_path / "ours.safetensors", weights)
     target = tmp_path / "latest_net"
@@ -51,7 +52,7 @@ def test_there_and_back(tmp_path: Path, case: str, capsys: pytest.CaptureFixture
     with torch.inference_mode():
         expected = ours(image)
         # The released network: our code with the released tensors, colours not swapped.
-        plain = kind(**arguments).eval()
+        plain = build(config_of(name, arguments)).eval()
         bare = {key.removeprefix("module."): t for key, t in released.items()}
         plain.load_state_dict(_rename(plain, name, bare))
         bgr = name in ("jdnet", "dcsfn", "rescan")
@@ -60,7 +61,7 @@ def test_there_and_back(tmp_path: Path, case: str, capsys: pytest.CaptureFixture
 
         again = tmp_path / "again.safetensors"
         convert_checkpoint.main([str(target), str(again)])
-        converted = open_network(again)
+        converted = load_network(again)
         assert torch.equal(converted(image), expected)
     assert "written" in capsys.readouterr().out
 
@@ -68,7 +69,7 @@ def test_there_and_back(tmp_path: Path, case: str, capsys: pytest.CaptureFixture
 def test_what_the_tensors_do_not_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     arguments = {"stages": 4, "channels": 8, "recurrence_last": True, "global_residual": False}
-    real = PReNet(**arguments)  # type: ignore[arg-type]
+    real = PReNet(PReNetConfig(**arguments))  # type: ignore[arg-type]
     checkpoint.save_weights(tmp_path / "a.pt", Weights(real.state_dict(), "prenet", arguments, {}))
     convert_checkpoint.main(["--back", str(tmp_path / "a.pt"), str(tmp_path / "released.pth")])
     flags = ["stages=4", "recurrence_last=true", "global_residual=false"]
@@ -93,7 +94,7 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def convert(*names: str) -> None:
         convert_checkpoint.main([n if n == "--back" else str(tmp_path / n) for n in names])
 
-    torch.save(JDNet(units=1).state_dict(), tmp_path / "ours")
+    torch.save(JDNet(JDNetConfig(units=1)).state_dict(), tmp_path / "ours")
     message = r"is not a released network .*enterBlock.0.weight.*got head"
     with pytest.raises(UserError, match=message):
         convert("ours", "x")
@@ -111,7 +112,7 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"lacks tail.bias"):
         convert("short", "x")
 
-    state = JDNet(units=1).state_dict()
+    state = JDNet(JDNetConfig(units=1)).state_dict()
     torch.save({**state, "foo": torch.zeros(1)}, tmp_path / "more")
     with pytest.raises(UserError, match="has unexpected foo"):
         convert("--back", "more", "x")
@@ -119,7 +120,9 @@ def test_strictness(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.save(state, tmp_path / "less")
     with pytest.raises(UserError, match=r"lacks tail.bias"):
         convert("--back", "less", "x")
-    other = Weights(JDNet(units=1).state_dict(), "jdnet", {"units": 1, "position": "patch"}, {})
+    other = Weights(
+        JDNet(JDNetConfig(units=1)).state_dict(), "jdnet", {"units": 1, "position": "patch"}, {}
+    )
     checkpoint.save_weights(tmp_path / "patch", other)
     with pytest.raises(
         UserError, match=re.escape("has position patch: the released code has image")

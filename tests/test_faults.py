@@ -1,16 +1,16 @@
-"""Faults that need whole processes, in short; `python -m tools.faults` tries all of them longer."""
+"""Runs that are killed, interrupted or damaged lose nothing: see `faults.py`."""
 
 import pytest
-
-from tools.faults import FAULTS, Lab, Options
+from faults import FAULTS, Lab
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Lab:
-    return Lab(tmp_path_factory.mktemp("faults"), Options(kills=2, steps=40))
+    return Lab(tmp_path_factory.mktemp("faults"))
 
 
-@pytest.mark.parametrize("fault", ["kill-9", "ctrl-c", "full-disk", "rank-killed"])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", FAULTS)
 def test_nothing_is_lost(lab: Lab, fault: str) -> None:
     """The weights after the fault are those of an unbroken run, bit for bit."""
     outcome = FAULTS[fault](lab)

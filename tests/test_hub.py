@@ -1,4 +1,4 @@
-"""The networks in other Python programs: load_network and torch.hub, as documented."""
+"""The networks in other Python programs: Derainer and torch.hub, as documented."""
 
 import re
 import subprocess
@@ -10,9 +10,8 @@ import pytest
 import torch
 
 import hubconf
-from models.load import open_network
-from utils.image import read_image, to_pixels, to_tensor, write_image
-from utils.inference import derain
+from models import Derainer, load_network
+from utils.image import read_image, write_image
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "weights" / "jdnet-small-real.safetensors"
@@ -26,17 +25,17 @@ def example(section: str) -> str:
     return found[1]
 
 
-def test_six_lines_derain_a_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_three_lines_derain_a_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = example("Python")
-    assert sum(bool(line) for line in code.splitlines()) == 6
+    assert sum(bool(line) for line in code.splitlines()) == 3
     assert code in (ROOT / "README.md").read_text()
     rainy = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     write_image(tmp_path / "photo.jpg", rainy)
     (tmp_path / "weights").symlink_to(WEIGHTS.parent)
     monkeypatch.chdir(tmp_path)
     exec(code, {})
-    expected = derain(open_network(WEIGHTS), to_tensor(read_image(tmp_path / "photo.jpg")))
-    assert np.array_equal(read_image(tmp_path / "derained.png"), to_pixels(expected))
+    expected = Derainer(load_network(WEIGHTS))(read_image(tmp_path / "photo.jpg"))
+    assert np.array_equal(read_image(tmp_path / "derained.png"), expected)
 
 
 def test_hub_loads_the_network_from_any_folder(tmp_path: Path) -> None:
@@ -51,6 +50,6 @@ torch.save({{"real": network.state_dict(), "rain100l": light.state_dict()}}, "st
     result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     for name, state in torch.load(tmp_path / "states.pt", weights_only=True).items():
-        expected = open_network(WEIGHTS.with_name(f"jdnet-small-{name}.safetensors")).state_dict()
+        expected = load_network(WEIGHTS.with_name(f"jdnet-small-{name}.safetensors")).state_dict()
         assert all(torch.equal(state[key], expected[key]) for key in expected)
     assert [name for name in dir(hubconf) if callable(getattr(hubconf, name))] == ["jdnet_small"]

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from parity import assert_gradients_match, assert_matches, filled, fixture_input, load_fixture
 from torch import Tensor, nn
 
-from models import JDNet, PReNet, place
+from config.networks import JDNetConfig
+from models import JDNet, Network, PReNet
 from models.jdnet.dense_connection import DenseFeatures
 from models.jdnet.equations import PlainJDNet
 from models.jdnet.scale_aggregation import ScaleAggregation
@@ -35,7 +36,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 def test_outputs_and_gradients_of_the_released_code(
     name: str, dtype: torch.dtype, tolerance: float
 ) -> None:
-    network, expected = filled(JDNet(**ABLATIONS[name]), dtype), FIXTURE[name]
+    network, expected = filled(JDNet(JDNetConfig(**ABLATIONS[name])), dtype), FIXTURE[name]
     assert sum(p.numel() for p in network.parameters()) == expected["params"]
     assert len(network.state_dict()) == expected["state_tensors"]
     with torch.no_grad():
@@ -84,13 +85,13 @@ def test_state_dict_keys_are_frozen() -> None:
     modules += [f"units.0.calibration.{m}" for m in ("split1", "split2", "k1", "k2", "k3", "k4")]
     modules += ["units.0.calibration.merge"]
     expected |= {f"{module}.{leaf}" for module in modules for leaf in conv}
-    assert set(JDNet(units=1).state_dict()) == expected
+    assert set(JDNet(JDNetConfig(units=1)).state_dict()) == expected
 
 
 def test_parameters_without_gradient() -> None:
     """Differences, softmax and batch normalization cancel additive constants."""
     torch.manual_seed(0)
-    network = JDNet(units=2).double()
+    network = JDNet(JDNetConfig(units=2)).double()
     network(torch.rand(2, 3, 16, 16, dtype=torch.float64)).square().mean().backward()
     still = {
         key.split("attention.")[-1]
@@ -104,7 +105,7 @@ def test_parameters_without_gradient() -> None:
 @given(st.integers(1, 40), st.integers(1, 40))
 def test_any_size(h: int, w: int) -> None:
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16).eval()
+    network = JDNet(JDNetConfig(units=1, channels=16)).eval()
     image = torch.rand(1, 3, h, w)
     with torch.inference_mode():
         derained = network(image)
@@ -132,7 +133,7 @@ def test_position_keeps_float32_under_autocast(monkeypatch: pytest.MonkeyPatch) 
 
 def test_a_grown_network_has_the_same_output_and_learns() -> None:
     torch.manual_seed(0)
-    small, large = (JDNet(units=units, channels=16).eval() for units in (2, 12))
+    small, large = (JDNet(JDNetConfig(units=units, channels=16)).eval() for units in (2, 12))
     large.load_state_dict(grow(large, small.state_dict()))
     rainy = torch.rand(1, 3, 16, 20)
     torch.testing.assert_close(large(rainy), small(rainy))
@@ -142,25 +143,25 @@ def test_a_grown_network_has_the_same_output_and_learns() -> None:
     assert new_features[:, 3 * 16 :].abs().amax(dim=0).min() > 0
     for state in (large.state_dict(), {"dense.weight": rainy}, {}):
         assert grow(large, state) == state
-    lacking = JDNet(units=2, channels=16, self_attention=False)
+    lacking = JDNet(JDNetConfig(units=2, channels=16, self_attention=False))
     assert large.state_dict().keys() - grow(large, lacking.state_dict()).keys() == {
         key for key in small.state_dict() if ".attention." in key
     }
 
 
 def test_filters_are_channels_last_where_the_features_are() -> None:
-    def is_channels_last(network: JDNet | PReNet, device: str) -> bool:
-        filters = [p for p in place(network, device).parameters() if p.shape[2:] == (3, 3)]
+    def is_channels_last(network: Network, device: str) -> bool:
+        filters = [p for p in network.place(device).parameters() if p.shape[2:] == (3, 3)]
         return all(p.is_contiguous(memory_format=torch.channels_last) for p in filters)
 
-    assert is_channels_last(JDNet(units=1), "meta")
-    assert not is_channels_last(JDNet(units=1), "cpu")
+    assert is_channels_last(JDNet(JDNetConfig(units=1)), "meta")
+    assert not is_channels_last(JDNet(JDNetConfig(units=1)), "cpu")
     assert not is_channels_last(PReNet(), "meta")
 
 
 def test_channels_last_filters_change_no_value() -> None:
     torch.manual_seed(0)
-    plain, other = (JDNet(units=1, channels=16).eval() for _ in range(2))
+    plain, other = (JDNet(JDNetConfig(units=1, channels=16)).eval() for _ in range(2))
     other.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     other.load_state_dict(plain.state_dict())
     weight = other.head.weight
@@ -172,7 +173,7 @@ def test_channels_last_filters_change_no_value() -> None:
 
 def test_overfits_one_patch() -> None:
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16)
+    network = JDNet(JDNetConfig(units=1, channels=16))
     clean = torch.rand(2, 3, 16, 16)
     rainy = (clean + 0.4 * (torch.rand(2, 1, 16, 16) > 0.8)).clamp(0, 1)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
@@ -212,7 +213,10 @@ def test_jdnet_is_its_equations(
 ) -> None:
     """No optimization changes the outputs or gradients; float32 also covers the compiled code."""
     results = []
-    for network in (PlainJDNet(units=10, **ABLATIONS[name]), JDNet(units=10, **ABLATIONS[name])):
+    for network in (
+        PlainJDNet(JDNetConfig(units=10, **ABLATIONS[name])),
+        JDNet(JDNetConfig(units=10, **ABLATIONS[name])),
+    ):
         torch.manual_seed(0)
         for p in network.parameters():
             torch.nn.init.normal_(p, std=1 / max(1, p[0].numel()) ** 0.5)
@@ -267,7 +271,7 @@ def test_the_dense_chain_is_freed() -> None:
     def chains() -> int:
         return sum(type(o).__name__ == "_Chain" for o in gc.get_objects())
 
-    network, before = JDNet(units=2, channels=16), chains()
+    network, before = JDNet(JDNetConfig(units=2, channels=16)), chains()
     derained = network(torch.rand(1, 3, 16, 16))
     assert chains() == before + 1
     derained.sum().backward()
@@ -318,7 +322,11 @@ def test_patch_position_makes_a_tile_see_what_the_whole_sees(
 ) -> None:
     """With one attention unit and no coarser scales, the inside of a tile equals the full image."""
     torch.manual_seed(0)
-    network = JDNet(1, 16, scales=0, self_calibration=False, position=position).double().eval()
+    network = (
+        JDNet(JDNetConfig(1, 16, scales=0, self_calibration=False, position=position))
+        .double()
+        .eval()
+    )
     image = torch.rand(1, 3, 40, 60, dtype=torch.float64)
     whole, tile = network(image), network(image[:, :, 10:30, 10:30])
     error = (whole[:, :, 10:30, 10:30] - tile)[:, :, 6:-6, 6:-6].abs().max().item()

@@ -9,6 +9,7 @@ import torch
 from test_hub import example
 from torch import Tensor
 
+from config.networks import JDNetConfig, PReNetConfig
 from models import JDNet, PReNet
 from tools import export_onnx
 from utils.errors import UserError
@@ -22,7 +23,7 @@ UNEVEN = (114, 171)
 def network() -> JDNet:
     """A JDNet whose every branch moves the output by more than the tolerance."""
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16, scales=1).eval()
+    network = JDNet(JDNetConfig(units=1, channels=16, scales=1)).eval()
     for name, parameter in network.named_parameters():
         if name.endswith("weight") and parameter.dim() == 4:
             parameter.data *= 2
@@ -60,8 +61,10 @@ def test_portable_jdnet_is_jdnet() -> None:
     torch.manual_seed(0)
     rainy = torch.rand(1, 3, 33, 20)
     for network in (
-        JDNet(units=2, channels=16, position="patch").eval(),
-        JDNet(units=2, channels=16, self_attention=False, self_calibration=False).eval(),
+        JDNet(JDNetConfig(units=2, channels=16, position="patch")).eval(),
+        JDNet(
+            JDNetConfig(units=2, channels=16, self_attention=False, self_calibration=False)
+        ).eval(),
     ):
         with torch.inference_mode():
             portable = export_onnx.PortableJDNet(network)(rainy)
@@ -77,7 +80,7 @@ class OneSize(PReNet):
 
 def test_a_network_of_one_size_is_refused() -> None:
     """torch.onnx.export says nothing, and fixes the size."""
-    network = OneSize(stages=1, channels=4).eval()
+    network = OneSize(PReNetConfig(stages=1, channels=4)).eval()
     with pytest.raises(UserError, match="torch cannot export OneSize for images of any size"):
         export_onnx.export(network)
 

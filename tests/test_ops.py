@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from config.networks import JDNetConfig
 from models import JDNet
 from models.jdnet.ops import (
     choose_implementation,
@@ -360,7 +361,7 @@ def test_no_padding_whose_gradient_is_random_on_cuda() -> None:
             return func(*args, **(kwargs or {}))
 
     inputs = Joined(*joined(detached(operator_inputs())))
-    network = JDNet(units=1, channels=16)
+    network = JDNet(JDNetConfig(units=1, channels=16))
     with Watch():  # type: ignore[no-untyped-call]
         shifts.backward(shifts.forward(inputs, 7), inputs, 7)
         network(torch.rand(1, 3, 16, 16)).sum().backward()
@@ -397,7 +398,7 @@ def test_a_position_of_another_type_than_the_features(dtype: torch.dtype) -> Non
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_a_network_in_half_precision(dtype: torch.dtype) -> None:
     torch.manual_seed(0)
-    network, image = JDNet(units=2, channels=16).eval(), torch.rand(1, 3, 21, 33)
+    network, image = JDNet(JDNetConfig(units=2, channels=16)).eval(), torch.rand(1, 3, 21, 33)
     with torch.inference_mode():
         expected = network(image)
         out = network.to(dtype)(image.to(dtype))
@@ -549,7 +550,7 @@ def test_scale_fusion_is_registered_correctly(implementation: str) -> None:
 def test_torch_compile_traces_the_whole_forward_pass() -> None:
     """The operators choose their implementation where it does not look."""
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16).eval()
+    network = JDNet(JDNetConfig(units=1, channels=16)).eval()
     rainy = torch.rand(1, 3, 16, 16)
     with torch.inference_mode():
         compiled = torch.compile(network, backend="eager", fullgraph=True)

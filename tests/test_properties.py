@@ -109,6 +109,9 @@ RAIN_AND_CAMERA: dict[str, st.SearchStrategy[Any]] = {
     "exchange": st.floats(0, 0.5),
     "layer_size": st.tuples(st.floats(0.1, 10), st.floats(0.1, 10)).map(sorted).map(tuple),
     "layer_angle": st.floats(0, 180),
+    "structures": st.floats(0, 1),
+    "drops": st.floats(0, 0.5),
+    "dry": st.floats(0, 0.5),
     "jpeg": st.integers(0, 100),
 }
 recipes = st.fixed_dictionaries({}, optional=VALUES)

@@ -136,9 +136,28 @@ def drawn(
     ]
 
 
-def test_crops_of_rendered_layers_are_added() -> None:
-    levels = {rain.max() for rain in drawn(np.full((8, 8), 10, np.uint8), 8, rendered=True)}
+def test_crops_of_sparse_rendered_layers_are_added() -> None:
+    layer = np.full((8, 8), 10, np.uint8)
+    layer[:4] = 0
+    levels = {rain.max() for rain in drawn(layer, 8, rendered=True)}
     assert levels == {10.0 * count for count in range(1, MAX_CROPS + 1)}
+
+
+def test_dense_rendered_layers_are_used_once() -> None:
+    layer = np.full((8, 8), 10, np.uint8)
+    layer[:3] = 0
+    assert {rain.max() for rain in drawn(layer, 8, rendered=True)} == {10.0}
+
+
+def test_enlarged_layers_are_smooth() -> None:
+    steps = np.tile(np.repeat(np.array([0, 200], np.uint8), 4), (64, 8))  # upright, 4 pixels wide
+    for rain in drawn(steps, 64, Rain(exchange=1, layer_size=(4, 4), layer_angle=40)):
+        assert rain.min() >= 0
+        assert rain.max() > 180
+        across, down = np.diff(rain, axis=1), np.diff(rain, axis=0)
+        assert np.abs(across).max() < 1.8 * 200 / 4  # not 200 at every fourth pixel
+        assert np.abs(np.diff(across, axis=1)).max() < 40  # 50 with linear interpolation
+        assert np.abs(down).max() < 1.8 * 200 / 4
 
 
 def test_layers_vary_in_brightness() -> None:
@@ -169,8 +188,10 @@ def test_layers_vary_in_size_and_angle() -> None:
 def test_crops_of_one_patch_have_one_size() -> None:
     wave = np.rint(20 + 20 * np.cos(2 * np.pi * np.arange(96) / 12))
     stripes = np.tile(wave.astype(np.uint8), (96, 1))
+    stripes[::2] = 0  # sparse, so that several crops are added up
     for rain in drawn(stripes, 96, Rain(exchange=1, layer_size=(0.5, 2)), rendered=True):
-        spectrum = np.abs(np.fft.rfft((rain[0] - rain[0].mean()) * np.hanning(96))) ** 2
+        profile = rain.mean(axis=0)
+        spectrum = np.abs(np.fft.rfft((profile - profile.mean()) * np.hanning(96))) ** 2
         peak = int(spectrum.argmax())
         assert spectrum[max(0, peak - 2) : peak + 3].sum() > 0.8 * spectrum.sum()
 

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults import TRAIN
 from torch import Tensor, nn
 
+from config.networks import JDNetConfig
 from config.schema import Config
 from models import JDNet
-from tools.faults import TRAIN
 from train import train
 from training import resume
 from training.run import SupervisedOutputs
@@ -144,7 +145,7 @@ def test_one_process_is_not_wrapped() -> None:
 def test_replicas_of_data_parallel_compute_in_the_chosen_precision() -> None:
     """DataParallel calls forward() in threads that do not inherit autocast."""
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16, scales=1).eval()
+    network = JDNet(JDNetConfig(units=1, channels=16, scales=1)).eval()
     rainy = torch.rand(1, 3, 16, 16)
     found: list[Tensor] = []
     with torch.inference_mode():
@@ -174,7 +175,10 @@ def test_the_number_of_gpus_is_part_of_the_settings(
         train(tiny)
     monkeypatch.undo()
     train(tiny)
-    for network, count in ((JDNet(units=1), 2), (JDNet(units=1, self_attention=False), 1)):
+    for network, count in (
+        (JDNet(JDNetConfig(units=1)), 2),
+        (JDNet(JDNetConfig(units=1, self_attention=False)), 1),
+    ):
         model = nn.DataParallel(network)
         model.device_ids = [0, 1]
         assert resume.batch_norm_replicas(model) == count

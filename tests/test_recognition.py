@@ -1,11 +1,12 @@
-"""Segmentation and detection before and after deraining: counts, pictures, files, messages."""
+"""Segmentation and detection before and after deraining: counts, pictures, files, errors."""
 
 import csv
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from urllib.error import URLError
 
 import numpy as np
@@ -13,20 +14,21 @@ import pytest
 import torch
 from torch import Tensor
 
-import show
-from config.schema import ShowConfig
 from evaluation import recognition
 from evaluation.recognition import (
     Boxes,
+    Change,
     Task,
+    agreement,
     compare_boxes,
     compare_classes,
     draw_boxes,
     draw_classes,
 )
-from evaluation.report import Derained
+from tools import recognize
 from utils.errors import UserError
 from utils.image import Pixels, hstack, read_image, write_image
+from utils.runtime import REPOSITORY
 
 Picture = Callable[..., Pixels]
 NAMES = ["background", "car", "person"]
@@ -98,71 +100,145 @@ def test_boxes_are_drawn_with_names_inside_the_picture(picture: Picture) -> None
     assert columns.min() < 100  # the name is wider than the box and moved to the left
 
 
-def test_show_writes_pictures_a_table_and_a_line_per_image(
-    tmp_path: Path,
-    picture: Picture,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With a model that finds a car in every image, and a person in every second one."""
-    seen: list[tuple[int, ...]] = []
+def test_agreement_with_what_is_found_in_clean_images() -> None:
+    """Recall and precision over all images together: 3 of 5 boxes found, 3 of 4 right."""
+    totals = [Change("all", 4, 3, 1, 2), Change("all", 1, 1, 0, 0)]
+    assert agreement(totals) == "recall 60.0% of 5 boxes, precision 75.0% of 4"
+    assert agreement([Change("all", 0, 0, 0, 0)]) == "recall - of 0 boxes, precision - of 0"
+    shares = [Change("all", 1.0, 1.0, share, share) for share in (0.5, 0.0)]
+    assert agreement(shares) == "75.0% of the pixels equal"
+
+
+def counting_task() -> Task:
+    """Finds a car in every image, and a person in bright ones."""
 
     def find(image: Tensor) -> Boxes:
-        seen.append(tuple(image.shape))
         car, person = (1, 2, 2, 20, 20), (2, 0, 0, 9, 9)
-        return boxes(car) if len(seen) % 2 else boxes(car, person)
+        return boxes(car, person) if image.mean() > 0.5 else boxes(car)
 
-    task = Task(find, compare_boxes, draw_boxes, NAMES)
-    monkeypatch.setattr(show, "open_task", lambda *_: task)
-    folder, output = tmp_path / "in", tmp_path / "out"
-    write_image(folder / "a.jpg", picture(32, 40))
-    alpha = np.dstack([picture(), picture()[..., :1]])
-    write_image(folder / "deep.png", alpha.astype(np.uint16) * 257)
-    show.main([str(folder), "--output", str(output), "--task", "detection"])
-    printed = capsys.readouterr().out
-    assert "a.png: 1 → 2 boxes, 1 found, 0 lost; car 1 → 1; person 0 → 1\n" in printed
-    assert f"tasks: {output / 'tasks'}/\n" in printed
-    assert seen == [(3, 32, 40)] * 2 + [(3, 24, 32)] * 2
-    names = sorted(file.name for file in (output / "tasks").iterdir())
-    assert names == ["a.png", "deep.png", "tasks.csv"]
-    paths = (folder / "a.jpg", output / "a.png")
-    drawn = [draw_boxes(read_image(path), find(torch.empty(0)), NAMES) for path in paths]
-    assert np.array_equal(read_image(output / "tasks" / "a.png"), hstack(*drawn))
-    rows = list(csv.DictReader((output / "tasks" / "tasks.csv").read_text().splitlines()))
-    assert [row["image"] for row in rows] == ["a.png"] * 3 + ["deep.png"] * 3
-    assert list(rows[2].values()) == ["a.png", "person", "0", "1", "1", "0"]
+    return Task(find, compare_boxes, draw_boxes, NAMES)
 
 
-def test_pictures_keep_the_tree_and_the_suffix_of_other_formats(
-    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A dark rainy, a bright derained and a bright clean image; a further rainy one."""
+    monkeypatch.setattr(recognize, "torchvision_task", lambda *_: counting_task())
+    levels = {"rainy/rain-7.jpg": 20, "rainy/rain-8.jpg": 20, "derained/7.png": 200}
+    for name, level in (levels | {"clean/norain-7.png": 200, "clean/rain-7.png": 20}).items():
+        write_image(tmp_path / name, np.full((24, 32, 3), level, np.uint8))
+    return [str(tmp_path / name) for name in ("rainy", "derained", "clean")]
+
+
+def test_folders_are_compared_by_name(
+    tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def find(image: Tensor) -> Pixels:
-        labels = np.zeros(image.shape[1:], np.uint8)
-        labels[:, :8] = 1
-        return labels
-
-    files = [Derained(path, path, 0) for path in (tmp_path / "sub/a.png", tmp_path / "sub/a.jpg")]
-    for file in files:
-        write_image(file.source, picture())
-    files.append(Derained(tmp_path / "clip.avi", tmp_path / "clip.mp4", 0))
-    task = Task(find, compare_classes, draw_classes, NAMES)
-    folder = recognition.write_tasks(tmp_path, files, task)
-    assert sorted(f.name for f in (folder / "sub").iterdir()) == ["a.jpg.png", "a.png"]
-    line = "sub/a.png: 0.0% of the pixels changed; background 75.0% → 75.0%; car 25.0% → 25.0%\n"
+    output = tmp_path / "out"
+    recognize.main([*folders, "--output", str(output)])
     printed = capsys.readouterr().out
-    assert line in printed
-    assert "clip.mp4: left out, --task takes images only\n" in printed
+    assert "7: 1 → 2 boxes, 1 found, 0 lost; car 1 → 1; person 0 → 1\n" in printed
+    assert "rainy images against clean: recall 50.0% of 2 boxes, precision 100.0% of 1" in printed
+    assert "derained images against clean: recall 100.0% of 2 boxes, precision 100.0%" in printed
+    assert sorted(file.name for file in output.iterdir()) == ["7.png", "recognized.csv"]
+    task = counting_task()
+    paths = [tmp_path / n for n in ("rainy/rain-7.jpg", "derained/7.png", "clean/norain-7.png")]
+    images = [read_image(path) for path in paths]
+    drawn = [draw_boxes(i, task.find(torch.tensor(i / 255)), NAMES) for i in images]
+    assert np.array_equal(read_image(output / "7.png"), hstack(*drawn))
+    rows = list(csv.DictReader((output / "recognized.csv").read_text().splitlines()))
+    assert len(rows) == 9  # 3 comparisons of all, car, person
+    assert list(rows[2].values()) == ["7", "rainy", "derained", "person", "0", "1", "1", "0"]
 
 
-def test_tasks_never_overwrite_inputs(tmp_path: Path, picture: Picture) -> None:
-    write_image(tmp_path / "tasks" / "a.png", picture())
-    with pytest.raises(UserError, match=r"--task writes into .*tasks, which contains the input"):
-        show.main([str(tmp_path / "tasks"), "--output", str(tmp_path), "--task", "detection"])
+def test_two_files_are_compared_whatever_their_names(
+    tmp_path: Path, folders: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [str(tmp_path / name) for name in ("rainy/rain-8.jpg", "derained/7.png")]
+    recognize.main([*files, "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr().out
+    assert "7: 1 → 2 boxes" in printed
+    assert "clean" not in printed
 
 
-def test_model_flags_need_a_task() -> None:
-    with pytest.raises(UserError, match="--task-model and --task-weights need --task"):
-        ShowConfig((Path("a.png"),), task_model="fcn_resnet50")
+def test_what_cannot_be_compared(tmp_path: Path, folders: list[str], picture: Picture) -> None:
+    with pytest.raises(UserError, match="got 1 paths"):
+        recognize.main(folders[:1])
+    with pytest.raises(UserError, match=r"derained.*7\.png.*--output"):
+        recognize.main([*folders, "--output", folders[1]])
+    write_image(tmp_path / "derained" / "9.png", picture())
+    with pytest.raises(UserError, match=r"9\.png"):
+        recognize.main(folders)
+    write_image(tmp_path / "rainy" / "9.png", picture(30, 40))
+    with pytest.raises(UserError, match=r"9\.png .* 32x24 and 40x30"):
+        recognize.main([*folders[:2], "--output", str(tmp_path / "out")])
+
+
+# --- loading models, with a stand-in for torchvision --------------------------------------------
+
+
+class Weights:
+    """Stands in for a member of the enum of a model's weights."""
+
+    url = "https://example.org/models/tiny-1234.pth"
+    meta: ClassVar[dict[str, Any]] = {"categories": NAMES}
+
+    def transforms(self) -> Callable[[Tensor], Tensor]:
+        return lambda images: images
+
+
+class Everything(torch.nn.Module):
+    """Finds a person over the whole image, and a car of little certainty."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
+        height, width = images.shape[2:]
+        corners = torch.tensor([[0.0, 0, width, height]] * 2)
+        scores, labels = torch.tensor([0.9, 0.3]), torch.tensor([2, 1])
+        return [{"boxes": corners, "labels": labels, "scores": scores}]
+
+
+def install(monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+    """Put a torchvision in place that knows one model, whose weights may raise an error."""
+
+    def get_model(name: str, weights: Weights) -> Everything:
+        if error:
+            raise error
+        return Everything()
+
+    models = SimpleNamespace(
+        detection="module",
+        list_models=lambda module: ["fasterrcnn_mobilenet_v3_large_fpn"],
+        get_model_weights=lambda name: SimpleNamespace(DEFAULT=Weights()),
+        get_model=get_model,
+    )
+    monkeypatch.setitem(sys.modules, "torchvision", SimpleNamespace(models=models))
+
+
+def test_a_model_of_torchvision_finds_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch)
+    task = recognition.torchvision_task("detection", None, torch.device("cpu"))
+    found = task.find(torch.zeros(3, 20, 30))
+    assert found.corners.tolist() == [[0, 0, 30, 20]]
+    assert task.compare(found, found, task.categories)[1] == ("person", 1, 1, 0, 0)
+    with pytest.raises(UserError, match=r"'nothing'.*fasterrcnn"):
+        recognition.torchvision_task("detection", "nothing", torch.device("cpu"))
+
+
+@pytest.mark.parametrize("error", [URLError("no network"), RuntimeError("Missing\n key")])
+def test_weights_that_cannot_be_had(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """The message names the file in the cache of torch, and the address."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    install(monkeypatch, error)
+    with pytest.raises(UserError) as caught:
+        recognition.torchvision_task("detection", None, torch.device("cpu"))
+    message = str(caught.value)
+    assert str(tmp_path / "hub" / "checkpoints" / "tiny-1234.pth") in message
+    assert "\n" not in message
+    assert (Weights.url in message) == isinstance(error, URLError)
 
 
 @pytest.mark.parametrize(
@@ -173,25 +249,25 @@ def test_model_flags_need_a_task() -> None:
     ],
 )
 def test_without_torchvision_one_line_says_what_to_install(
-    tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch, version: str, install: str
+    monkeypatch: pytest.MonkeyPatch, version: str, install: str
 ) -> None:
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.setattr(torch, "__version__", version)
-    write_image(tmp_path / "a.png", picture())
-    output = tmp_path / "out"
-    with pytest.raises(UserError, match=rf"^--task cannot .*pip install torchvision=={install}"):
-        show.main([str(tmp_path / "a.png"), "--output", str(output), "--task", "segmentation"])
-    assert not output.exists()  # refused before any work
+    with pytest.raises(UserError, match=rf"pip install torchvision=={install}"):
+        recognition.torchvision_task("segmentation", None, torch.device("cpu"))
 
 
 def test_the_advised_release_is_the_pinned_one() -> None:
-    pinned = (Path(show.__file__).parent / "requirements.txt").read_text()
+    pinned = (REPOSITORY / "requirements.txt").read_text()
     assert f"torchvision=={recognition.TORCHVISION} " in pinned
 
 
 # --- with torchvision's models ------------------------------------------------------------------
 
-SMALL = {"segmentation": "lraspp_mobilenet_v3_large", "detection": "ssdlite320_mobilenet_v3_large"}
+SMALL: dict[recognition.Kind, str] = {
+    "segmentation": "lraspp_mobilenet_v3_large",
+    "detection": "ssdlite320_mobilenet_v3_large",
+}
 
 
 @pytest.fixture(scope="module")
@@ -204,13 +280,14 @@ def models() -> Any:
     return models
 
 
-def settings(task: str, file: Path | None, output: Path, **more: Any) -> ShowConfig:
-    return ShowConfig((), task=task, task_weights=file, output=output, **more)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("task", SMALL)
-def test_models_with_weights_of_a_file(
-    models: Any, task: str, tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+def test_models_with_weights_in_the_cache(
+    models: Any,
+    task: recognition.Kind,
+    tmp_path: Path,
+    picture: Picture,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Random weights, biased so that all pixels are category 3, or all boxes 3 with score > 0.5."""
     torch.manual_seed(0)
@@ -221,21 +298,26 @@ def test_models_with_weights_of_a_file(
             tensor[3] += 100
         if re.fullmatch(r"head\.classification_head\.module_list\.\d\.1\.bias", key):
             tensor.view(-1, 91)[:, 3] += 10  # for each anchor
-    torch.save(state, tmp_path / "state.pth")
-    write_image(tmp_path / "a.png", picture(48, 64))
-    arguments = [str(tmp_path / "a.png"), "--output", str(tmp_path / "out"), "--task", task]
-    model_flags = ["--task-model", SMALL[task], "--task-weights", str(tmp_path / "state.pth")]
-    show.main([*arguments, *model_flags])
-    categories = models.get_model_weights(SMALL[task]).DEFAULT.meta["categories"]
+    weights = models.get_model_weights(SMALL[task]).DEFAULT
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    torch.save(state, cache / weights.url.rpartition("/")[2])
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    for name in ("rainy", "derained"):
+        write_image(tmp_path / name / "a.png", picture(48, 64, seed=len(name)))
+    arguments = [str(tmp_path / "rainy"), str(tmp_path / "derained"), "--task", task]
+    output = tmp_path / "out"
+    recognize.main([*arguments, "--model", SMALL[task], "--output", str(output)])
+    category = weights.meta["categories"][3]
     printed = capsys.readouterr().out
     if task == "segmentation":
-        assert f"0.0% of the pixels changed; {categories[3]} 100.0% → 100.0%\n" in printed
+        assert f"0.0% of the pixels changed; {category} 100.0% → 100.0%\n" in printed
     else:
-        counts = re.search(rf"(\d+) → (\d+) boxes, .*; {categories[3]} (\d+) → (\d+)\n", printed)
+        counts = re.search(rf"(\d+) → (\d+) boxes, .*; {category} (\d+) → (\d+)\n", printed)
         assert counts
         assert counts[1] == counts[3] != "0"
         assert counts[2] == counts[4] != "0"
-    assert read_image(tmp_path / "out/tasks/a.png").shape == (48, 64 + 4 + 64, 3)
+    assert read_image(output / "a.png").shape == (48, 64 + 4 + 64, 3)
 
 
 def test_classes_lie_where_the_model_sees_them(models: Any) -> None:
@@ -251,29 +333,3 @@ def test_classes_lie_where_the_model_sees_them(models: Any) -> None:
     image[:, 10:, :22] = 1
     labels = recognition.find_classes(Bright(1, 1, 1), prepare, image)
     assert np.array_equal(labels, image[0].numpy())
-
-
-def test_weights_and_models_that_do_not_fit(
-    models: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    name = SMALL["detection"]
-    with pytest.raises(
-        UserError, match=r"no segmentation model 'ssdlite320.*: expected one of dee"
-    ):
-        recognition.open_task(settings("segmentation", None, tmp_path, task_model=name), [])
-    file = tmp_path / "other.pth"
-    with pytest.raises(UserError, match=r"no file .*other.pth: expected .*, as in https://"):
-        recognition.open_task(settings("detection", file, tmp_path, task_model=name), [])
-    torch.save({"weight": torch.zeros(1)}, file)
-    with pytest.raises(UserError, match=rf"other.pth does not fit {name}: .*Missing key") as caught:
-        recognition.open_task(settings("detection", file, tmp_path, task_model=name), [])
-    assert "\n" not in str(caught.value)
-
-    def offline(*_: object, **__: object) -> None:
-        raise URLError("no network")
-
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr("torch.hub.urlopen", offline)
-    message = r"cannot download https://\S+ssdlite\S+ .*no network.*--task-weights"
-    with pytest.raises(UserError, match=message):
-        recognition.open_task(settings("detection", None, tmp_path, task_model=name), [])

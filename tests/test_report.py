@@ -1,5 +1,6 @@
 """The reports: their content, and how they behave in a browser."""
 
+import json
 import math
 import os
 import re
@@ -17,12 +18,13 @@ from playwright.sync_api import Browser, Page, sync_playwright
 import eval as eval_script
 import show
 from config import WEIGHTS
-from config.schema import Folders
 from data.pairs import Pair
-from evaluation.report import image_writer, write_score_report
-from evaluation.scores import PairScore, Scores
+from evaluation.report import write_score_report
+from evaluation.scores import PairScore, Scores, strip_writer, write_scores
+from tools import report as report_tool
 from utils.errors import UserError
 from utils.image import Pixels, read_image, write_image
+from utils.photo import record
 
 Picture = Callable[..., Pixels]
 
@@ -69,23 +71,26 @@ def pixels(seed: int) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
 
 
-def score_report(folder: Path) -> Path:
-    """Write a report of 12 pairs with the gains above; "dry" is a pair without rain."""
-    view = image_writer(folder, lambda *_: None)
+def write_results(folder: Path, strips: int = len(GAINS)) -> None:
+    """Write scores and strips of 12 pairs with the gains above; "dry" is a pair without rain."""
+    view = strip_writer(folder / "strips", strips)
     rows = []
     for index, (name, gain) in enumerate(GAINS.items()):
         view(index, Pair(name, pixels(index), pixels(200)), pixels(100 + index))
         rainy = math.inf if name == "dry" else 20.0
         rows.append(PairScore(name, "y", rainy, 0.8, rainy + gain, 0.9))
         rows.append(PairScore(name, "rgb", 1.0, 0.1, 2.0, 0.2))
-    about = {"weights": {"weights": ODD, "sha256": "0123abcd"}, "provenance": {"gpu": ""}}
-    data = Folders("rain12", None, Path("x"), layout="two-folders")
-    return write_score_report(folder, Scores(tuple(rows)), data, "Net", about)
+    weights = {"weights": ODD, "sha256": "0123abcd", "network": "jdnet", "arguments": {}}
+    data = {"dataset": "rain12", "release": "old", "test_folder": "x", "layout": "two-folders"}
+    about = {**weights, "data": data, "provenance": {"gpu": ""}, "strips": strips}
+    write_scores(folder, Scores(tuple(rows)), about)
 
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return score_report(tmp_path_factory.mktemp("report"))
+    folder = tmp_path_factory.mktemp("scores")
+    write_results(folder)
+    return write_score_report(folder)
 
 
 def test_report_contains_the_scores_and_needs_nothing_from_outside(report: Path) -> None:
@@ -94,7 +99,7 @@ def test_report_contains_the_scores_and_needs_nothing_from_outside(report: Path)
     assert linked(report) == {file.resolve() for file in images}
     assert page.attributes("loading", "img") == ["lazy"] * 2 * len(GAINS)
     assert set(page.attributes("width", "img")) == {"32"}
-    assert page.text.count(ODD) == 3  # row, image, weights
+    assert page.text.count(ODD) == 4  # row, image, method, weights
     words = " ".join(page.text.split())
     for text in ("rain12, old release, 12 pairs", "sha256 0123abcd", "+3.00 20.00 23.00 0.8000"):
         assert text in words
@@ -129,9 +134,34 @@ def test_rows_and_images_begin_with_the_worst_gain(report: Path) -> None:
 
 def test_the_same_scores_give_the_same_bytes(report: Path, tmp_path: Path) -> None:
     first = report.read_bytes()
-    assert score_report(tmp_path).read_bytes() == first
+    write_results(tmp_path)
+    assert write_score_report(tmp_path).read_bytes() == first
     assert b"<svg" in first
     assert b"<metadata" not in first  # of the chart, with its date
+
+
+def test_pairs_without_a_strip_have_no_slider(tmp_path: Path) -> None:
+    """A strip of an earlier run, or of none, is not shown beside the scores."""
+    write_results(tmp_path)
+    write_results(tmp_path, strips=2)
+    (tmp_path / "strips" / "worst.png").unlink()
+    report_tool.main([str(tmp_path)])
+    page = tmp_path / "report" / "index.html"
+    shown = {tmp_path / "report" / f"0000-{kind}.png" for kind in ("rainy", "derained")}
+    assert linked(page) == {file.resolve() for file in shown}
+    assert Parsed(page).text.count("worst") == 3  # row, summary, button
+
+
+def test_reports_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"scores\.json.*derained\.json"):
+        report_tool.main([str(tmp_path)])
+    write_results(tmp_path)
+    (tmp_path / "scores.csv").write_text("name,psnr\na,x\n")
+    with pytest.raises(UserError, match=r"scores\.csv"):
+        report_tool.main([str(tmp_path)])
+    (tmp_path / "scores.csv").unlink()
+    with pytest.raises(UserError, match=r"scores\.csv"):
+        report_tool.main([str(tmp_path)])
 
 
 def test_eval_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,7 +171,7 @@ def test_eval_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"report: {report}\n" in capsys.readouterr().out
     assert len(linked(report)) == 4
     assert "jdnet-small-real.safetensors" in Parsed(report).text
-    with pytest.raises(UserError, match="--report takes one set of weights: use --weights"):
+    with pytest.raises(UserError, match="--report"):
         eval_script.main([*data, "--compare", SHIPPED[1], SHIPPED[1], "--report"])
 
 
@@ -176,6 +206,61 @@ def test_show_writes_a_report(
     show.main([str(folder), *SHIPPED, "--report", "--output", str(output), "--skip-existing"])
     assert linked(report) == {file.resolve() for file in results | previews}
 
+    (folder / "wide.png").unlink()  # its result is listed without a slider
+    (output / f"{ODD}.png").unlink()
+    report_tool.main([str(output)])
+    results.remove(output / f"{ODD}.png")
+    assert linked(report) == {file.resolve() for file in results}
+    (output / "wide.png").unlink()
+    (output / "clip.mp4").unlink()
+    with pytest.raises(UserError, match=r"derained\.jsonl"):
+        report_tool.main([str(output)])
+
+
+def test_the_record_grows_from_run_to_run(tmp_path: Path, picture: Picture) -> None:
+    """With the facts of each run; a derained file keeps its place."""
+    for name in ("b", "a"):
+        write_image(tmp_path / f"{name}.png", picture())
+        write_image(tmp_path / "out" / f"{name}.png", picture())
+    first, second = ({"weights": {"weights": name, "arguments": (1, 2)}} for name in ("one", "two"))
+
+    for names, facts in ((("b.png", "a.png"), first), (("b.png",), second)):
+        records = record.Record(tmp_path / "out", facts)
+        for name in names:
+            records.add(tmp_path / name, tmp_path / "out" / name, 1.5)
+    results, runs = record.read(tmp_path / "out")
+    assert [(r.source.name, r.size, r.seconds, r.run) for r in results] == [
+        ("b.png", (32, 24), 1.5, 1),
+        ("a.png", (32, 24), 1.5, 0),
+    ]
+    assert runs == json.loads(json.dumps([first, second]))
+    report_tool.main([str(tmp_path / "out")])
+    page = Parsed(tmp_path / "out" / "report" / "index.html")
+    words = " ".join(page.text.split())
+    assert "weights, run 1 weights one arguments [1, 2] weights, run 2 weights two" in words
+    assert "24 pixels, 1.5 s, run 2" in words
+
+
+@pytest.mark.parametrize("text", ["", "[]\n", '{"mine": 1}\n', '{"result": "a.png", "si'])
+def test_a_damaged_record_costs_nothing(tmp_path: Path, picture: Picture, text: str) -> None:
+    write_image(tmp_path / "a.png", picture())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "derained.jsonl").write_text(text)
+    show.main([str(tmp_path / "a.png"), *SHIPPED, "--output", str(tmp_path / "out")])
+    assert (tmp_path / "out" / "derained.jsonl").read_text().startswith(text)
+    results, _ = record.read(tmp_path / "out")
+    assert [result.target.name for result in results] == ["a.png"]
+
+
+def test_a_record_that_cannot_be_written_costs_no_picture(
+    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_image(tmp_path / "a.png", picture())
+    (tmp_path / "out" / "derained.jsonl").mkdir(parents=True)
+    show.main([str(tmp_path / "a.png"), *SHIPPED, "--output", str(tmp_path / "out")])
+    assert read_image(tmp_path / "out" / "a.png").shape == (24, 32, 3)
+    assert re.search(r"note: .*a\.png.*derained\.jsonl", capsys.readouterr().err)
+
 
 def test_the_report_links_a_video_that_became_mov(tmp_path: Path, picture: Picture) -> None:
     with av.open(str(tmp_path / "clip.avi"), "w") as clip:
@@ -195,7 +280,7 @@ def test_a_report_never_overwrites_inputs(tmp_path: Path, picture: Picture) -> N
     folder = tmp_path / "report"
     write_image(folder / "0000-rainy.jpg", picture())
     before = (folder / "0000-rainy.jpg").read_bytes()
-    with pytest.raises(UserError, match=r"which contains the input .*0000-rainy.jpg: choose"):
+    with pytest.raises(UserError, match=r"0000-rainy\.jpg"):
         show.main([str(folder), *SHIPPED, "--report", "--output", str(tmp_path)])
     assert (folder / "0000-rainy.jpg").read_bytes() == before
 

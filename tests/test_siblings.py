@@ -18,6 +18,7 @@ from parity import (
 )
 from torch import Tensor, nn
 
+from config.networks import DANetConfig, DCSFNConfig, PReNetConfig, RESCANConfig
 from models.siblings.danet import DANet, shuffle
 from models.siblings.dcsfn import DCSFN
 from models.siblings.prenet import PReNet
@@ -32,29 +33,31 @@ RELEASED: dict[str, Callable[[], Sibling]] = {
     "dcsfn": DCSFN,
     "danet": DANet,
     "PReNet": PReNet,
-    "PReNet_r": lambda: PReNet(shared_blocks=True),
-    "PRN": lambda: PReNet(recurrence="none"),
-    "PRN_r": lambda: PReNet(recurrence="none", shared_blocks=True),
-    "PReNet_GRU": lambda: PReNet(recurrence="gru", global_residual=False),
-    "PReNet_LSTM": lambda: PReNet(global_residual=False),
-    "PReNet_x": lambda: PReNet(rainy_input=False, global_residual=False),
+    "PReNet_r": lambda: PReNet(PReNetConfig(shared_blocks=True)),
+    "PRN": lambda: PReNet(PReNetConfig(recurrence="none")),
+    "PRN_r": lambda: PReNet(PReNetConfig(recurrence="none", shared_blocks=True)),
+    "PReNet_GRU": lambda: PReNet(PReNetConfig(recurrence="gru", global_residual=False)),
+    "PReNet_LSTM": lambda: PReNet(PReNetConfig(global_residual=False)),
+    "PReNet_x": lambda: PReNet(PReNetConfig(rainy_input=False, global_residual=False)),
     "rescan": RESCAN,
 }
 SMALL: dict[str, Callable[[], Sibling]] = {
-    "dcsfn": lambda: DCSFN(units=1, channels=4),
-    "dcsfn-rnn": lambda: DCSFN(units=1, channels=4, cell="rnn"),
+    "dcsfn": lambda: DCSFN(DCSFNConfig(units=1, channels=4)),
+    "dcsfn-rnn": lambda: DCSFN(DCSFNConfig(units=1, channels=4, cell="rnn")),
     # Without biases, all ReLUs of a narrow bottleneck may be dead at initialization.
-    "danet": lambda: DANet(channels=16, blocks=1, reduction=1),
-    "prenet": lambda: PReNet(stages=2, channels=4),
-    "prenet-gru": lambda: PReNet(stages=2, channels=4, recurrence="gru"),
+    "danet": lambda: DANet(DANetConfig(channels=16, blocks=1, reduction=1)),
+    "prenet": lambda: PReNet(PReNetConfig(stages=2, channels=4)),
+    "prenet-gru": lambda: PReNet(PReNetConfig(stages=2, channels=4, recurrence="gru")),
     "prenet-real": lambda: PReNet(
-        stages=2, channels=4, recurrence_last=True, global_residual=False
+        PReNetConfig(stages=2, channels=4, recurrence_last=True, global_residual=False)
     ),
-    "prn_r": lambda: PReNet(stages=2, channels=4, recurrence="none", shared_blocks=True),
-    "rescan-conv": lambda: RESCAN(stages=2, channels=4, cell="conv"),
-    "rescan-rnn": lambda: RESCAN(stages=2, channels=4, cell="rnn"),
-    "rescan-gru-add": lambda: RESCAN(stages=2, channels=4, frame="add"),
-    "rescan-lstm": lambda: RESCAN(stages=2, channels=4, cell="lstm"),
+    "prn_r": lambda: PReNet(
+        PReNetConfig(stages=2, channels=4, recurrence="none", shared_blocks=True)
+    ),
+    "rescan-conv": lambda: RESCAN(RESCANConfig(stages=2, channels=4, cell="conv")),
+    "rescan-rnn": lambda: RESCAN(RESCANConfig(stages=2, channels=4, cell="rnn")),
+    "rescan-gru-add": lambda: RESCAN(RESCANConfig(stages=2, channels=4, frame="add")),
+    "rescan-lstm": lambda: RESCAN(RESCANConfig(stages=2, channels=4, cell="lstm")),
 }
 
 
@@ -92,17 +95,17 @@ def test_outputs_and_gradients_of_the_released_code(
     ("build", "parameters"),
     [
         (DCSFN, 6_453_147),
-        (lambda: DCSFN(cell="rnn"), 6_366_267),  # 6.37M in a published comparison
+        (lambda: DCSFN(DCSFNConfig(cell="rnn")), 6_366_267),  # 6.37M in a published comparison
         (DANet, 2_943_138),
         (PReNet, 168_963),
-        (lambda: PReNet(shared_blocks=True), 94_979),
-        (lambda: PReNet(recurrence="none"), 95_107),
-        (lambda: PReNet(recurrence="none", shared_blocks=True), 21_123),
-        (lambda: PReNet(recurrence="gru"), 150_499),
-        (lambda: RESCAN(cell="conv"), 28_695),
-        (lambda: RESCAN(cell="rnn"), 54_735),
-        (lambda: RESCAN(cell="gru"), 149_823),
-        (lambda: RESCAN(cell="lstm"), 197_367),
+        (lambda: PReNet(PReNetConfig(shared_blocks=True)), 94_979),
+        (lambda: PReNet(PReNetConfig(recurrence="none")), 95_107),
+        (lambda: PReNet(PReNetConfig(recurrence="none", shared_blocks=True)), 21_123),
+        (lambda: PReNet(PReNetConfig(recurrence="gru")), 150_499),
+        (lambda: RESCAN(RESCANConfig(cell="conv")), 28_695),
+        (lambda: RESCAN(RESCANConfig(cell="rnn")), 54_735),
+        (lambda: RESCAN(RESCANConfig(cell="gru")), 149_823),
+        (lambda: RESCAN(RESCANConfig(cell="lstm")), 197_367),
     ],
 )
 def test_parameters_of_the_released_code(build: Callable[[], Sibling], parameters: int) -> None:
@@ -208,7 +211,7 @@ def test_squeeze_excitation_longhand() -> None:
 @pytest.mark.parametrize(("frame", "sums"), [("full", [1, 1, 1]), ("add", [1, 2, 3])])
 def test_rescan_frames(frame: Any, sums: list[int]) -> None:
     """The tail always returns 0.1; "add" detaches the sum of the previous estimates."""
-    network = RESCAN(stages=3, channels=4, frame=frame)
+    network = RESCAN(RESCANConfig(stages=3, channels=4, frame=frame))
     last = network.tail[2]
     assert isinstance(last, nn.Conv2d)
     assert last.bias is not None
@@ -226,7 +229,9 @@ def test_rescan_frames(frame: Any, sums: list[int]) -> None:
 
 def test_prenet_with_the_recurrence_last() -> None:
     torch.manual_seed(0)
-    network = PReNet(stages=2, channels=4, recurrence_last=True, global_residual=False)
+    network = PReNet(
+        PReNetConfig(stages=2, channels=4, recurrence_last=True, global_residual=False)
+    )
     assert network.recurrent is not None
     rainy = torch.rand(1, 3, 5, 6)
     state, x = None, rainy
@@ -251,7 +256,7 @@ def test_danet_shuffle_longhand() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (5, 6)])
 def test_danet_half_size_stage_starts_from_average_pooling(size: tuple[int, int]) -> None:
-    network = DANet(channels=8, blocks=1)
+    network = DANet(DANetConfig(channels=8, blocks=1))
     rainy = torch.rand(1, 3, *size)
     with torch.no_grad():
         network.rain.tail.weight.zero_()

@@ -15,11 +15,10 @@ import torch
 from config.schema import Config
 from data import Pair, SyntheticPairs
 from data.patches import Patches, PatchPair
-from models import NETWORKS, JDNet, PReNet
-from tools import benchmark, check_data, export_weights, plot_runs, score, tiles
+from models.registry import CONFIGS as NETWORK_CONFIGS
+from tools import benchmark, check_data, export_weights, plot_runs, score
 from train import train
 from utils import checkpoint
-from utils.checkpoint import Weights
 from utils.errors import UserError
 from utils.image import Pixels, read_image, write_image
 
@@ -81,7 +80,7 @@ def test_findings_are_listed_and_counted(
     write_image(tmp_path / "train" / "rain-1 (1).png", rainy_pairs[0].rainy)
     write_image(tmp_path / "train" / "rain-2.png", rainy_pairs[2].rainy[:20])
     (tmp_path / "train" / "rain-3.png").write_text("no image")
-    with pytest.raises(UserError, match="5 problems: see above"):
+    with pytest.raises(UserError, match="5 problems"):
         check(tmp_path)
     shown = capsys.readouterr().out
     assert "without a partner of the same name: rain-1 (1).png" in shown
@@ -137,7 +136,7 @@ def test_wrong_counts_are_noticed(
 
 
 def test_check_data_without_folders() -> None:
-    with pytest.raises(UserError, match="synthetic is not a dataset on disk"):
+    with pytest.raises(UserError, match="synthetic"):
         check_data.main(["synthetic"])
 
 
@@ -168,15 +167,13 @@ def test_score_matches_by_name(
 def test_score_errors(tmp_path: Path, picture: Picture) -> None:
     write_image(tmp_path / "a" / "1.png", picture())
     write_image(tmp_path / "b" / "2.png", picture())
-    with pytest.raises(UserError, match=r"1 images without a partner of the same name: 1.png"):
+    with pytest.raises(UserError, match=r"1\.png"):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
     write_image(tmp_path / "b" / "1.png", picture(30, 30))
-    with pytest.raises(
-        UserError, match=r"cannot score .*1.png in y: expected two images of the same"
-    ):
+    with pytest.raises(UserError, match=r"1\.png in y: "):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
     write_image(tmp_path / "a" / "1.jpg", picture())
-    with pytest.raises(UserError, match=r"have the same name: keep one"):
+    with pytest.raises(UserError, match=r"1\.(jpg|png) and 1\.(jpg|png)"):
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
 
 
@@ -223,37 +220,7 @@ def test_benchmark_errors() -> None:
 
 def test_benchmark_takes_every_network() -> None:
     kind = get_args(get_type_hints(benchmark.Options)["networks"])[0]
-    assert get_args(kind) == (*NETWORKS, benchmark.PLAIN)
-
-
-def test_tiles_of_a_network_without_a_view_are_the_whole(
-    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """One-stage PRN has a small receptive field; so has an attention unit with coordinates."""
-    write_image(tmp_path / "in" / "a.png", picture(90, 100))
-    arguments = {"stages": 1, "channels": 4, "recurrence": "none"}
-    torch.manual_seed(0)
-    files = []
-    unit = {"units": 1, "channels": 16, "scales": 0, "self_calibration": False}
-    for network, name, built in (
-        (PReNet(1, 4, "none"), "prenet", arguments),
-        (JDNet(1, 16, scales=0, self_calibration=False), "jdnet", unit),
-    ):
-        for weight in network.parameters():
-            weight.data *= 3  # so that the coordinates affect the printed digits
-        files.append(tmp_path / f"{name}.pt")
-        checkpoint.save_weights(files[-1], Weights(network.state_dict(), name, built, {}))
-    tiles.main([str(tmp_path / "in"), "--weights", *map(str, files), "--side", "64"])
-    rows = [line.split("|")[2:-1] for line in capsys.readouterr().out.splitlines()[-2:]]
-    prenet, jdnet = ([float(cell) for cell in row] for row in rows)
-    assert max(prenet) < 0.01
-    assert jdnet[0] > 0.01 > max(jdnet[2:])
-    with pytest.raises(UserError, match="smaller than a tile: reduce --side"):
-        tiles.main([str(tmp_path / "in"), "--weights", str(files[0])])
-    with pytest.raises(UserError, match="--side must exceed 32, got 16"):
-        tiles.main([str(tmp_path / "in"), "--weights", str(files[0]), "--side", "16"])
-    with pytest.raises(UserError, match="no weights: give one or more files with --weights"):
-        tiles.main([str(tmp_path / "in")])
+    assert get_args(kind) == (*NETWORK_CONFIGS, benchmark.PLAIN)
 
 
 def test_plot_runs(tmp_path: Path) -> None:
@@ -269,24 +236,24 @@ def test_plot_runs(tmp_path: Path) -> None:
     assert np.array_equal(below.get_ydata(), [30, 40])
     plot_runs.main([str(run), "--output", str(tmp_path / "docs" / "a.png")])
     assert read_image(tmp_path / "docs" / "a.png").shape[:2] == (700, 800)
-    with pytest.raises(UserError, match="no runs: give one or more folders"):
+    with pytest.raises(UserError, match="no runs"):
         plot_runs.main([])
-    with pytest.raises(UserError, match="expected the folder of a run"):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "log.jsonl"))):
         plot_runs.main([str(tmp_path)])
-    with pytest.raises(UserError, match=r"--output must end in one of .*\.png"):
+    with pytest.raises(UserError, match=r"--output .*\.png"):
         plot_runs.main([str(run), "--output", str(tmp_path / "a.xyz")])
     with (run / "log.jsonl").open("a") as log:
         log.write('{"event": "st')  # half written
     assert len(plot_runs.read_log(run)) == len(events)
     (run / "log.jsonl").write_text(json.dumps(events[0]) + "\n")
-    with pytest.raises(UserError, match="has no step yet"):
+    with pytest.raises(UserError, match=re.escape(str(run / "log.jsonl"))):
         plot_runs.main([str(run)])
 
 
 def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     target = tmp_path / "shared.safetensors"
     assert tiny.run is not None
-    with pytest.raises(UserError, match=r"finish the run, train\.py scores"):
+    with pytest.raises(UserError, match=r"no .*scores\.json"):
         export_weights.main([str(tiny.run), str(target)])
     scores = train(tiny)
     export_weights.main([str(tiny.run), str(target)])
@@ -305,8 +272,8 @@ def test_export_weights(tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixt
     assert about["data"]["clean"] == ["bsds"]
     assert about["validation_psnr_y"] == own.metadata["validation_psnr_y"]
     assert str(tmp_path) not in json.dumps(about)
-    with pytest.raises(UserError, match=r"expected NAME\.safetensors"):
+    with pytest.raises(UserError, match=r"\.safetensors, got .*x\.pt"):
         export_weights.main([str(tiny.run), str(tmp_path / "x.pt")])
     checkpoint.save_weights(tiny.run / "best.pt", own._replace(metadata={}))
-    with pytest.raises(UserError, match=r"scores.json are not those of .*best.pt: finish the run"):
+    with pytest.raises(UserError, match=r"scores\.json .*best\.pt"):
         export_weights.main([str(tiny.run), str(target)])

@@ -457,7 +457,9 @@ def test_init_from_weights(
     assert start["init_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
     with pytest.raises(UserError, match=r"init_sha256"):
         train(replace(still, init_from=None))
-    wider = replace(still, network=replace(tiny.network, channels=32), run=tmp_path / "third")
+    wider = replace(
+        still, network=JDNetConfig(units=1, channels=32, scales=2), run=tmp_path / "third"
+    )
     with pytest.raises(UserError, match=r"best.pt .*JDNet"):
         train(wider)
     assert not (tmp_path / "third").exists()
@@ -545,7 +547,7 @@ def test_dry_run_prints_the_plan_and_trains_nothing(
     assert "6 pairs for training, 0 validation and 8 test pairs" in shown
     assert "21 steps" in shown  # 10 * 6 / 3 + 1, as in the released loop
     assert "0.002, times 0.1 at 12, 16" in shown
-    parameters = sum(p.numel() for p in JDNet(units=1).parameters())
+    parameters = sum(p.numel() for p in JDNet(JDNetConfig(units=1)).parameters())
     assert f"{parameters:,} parameters" in shown
     assert not tiny.run.exists()
 

@@ -34,11 +34,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from config.cli import tool_options
+from config.networks import JDNetConfig
 from data.pairs import Pair
 from data.patches import Patches
-from models import NETWORKS, JDNet, Network, place
 from models.jdnet.equations import PlainJDNet
+from models.jdnet.network import JDNet
 from models.jdnet.ops import choose_implementation
+from models.network import Network
+from models.registry import CONFIGS, build
 from training.losses import negative_ssim
 from utils.errors import UserError, run_command
 from utils.runtime import (
@@ -95,9 +98,12 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
     device = choose_device(case["device"])
     precision = choose_precision(case["precision"], device)
     torch.manual_seed(0)
-    arguments = {"units": case["units"]} if case["units"] is not None else {}
-    network = (PlainJDNet if case["network"] == PLAIN else NETWORKS[case["network"]])(**arguments)
-    network = place(network, device)
+    if case["units"] is not None:
+        config = JDNetConfig(units=case["units"])
+        network: Network = PlainJDNet(config) if case["network"] == PLAIN else JDNet(config)
+    else:
+        network = build(CONFIGS[case["network"]]())
+    network.place(device)
     width, height = case["size"]
     images = torch.rand(case["batch"], 3, height, width, device=device)
     run = (_forward if case["mode"] == "forward" else _training_step)(network, images, precision)

@@ -17,14 +17,13 @@ import json
 import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from config.cli import tool_options
-from config.networks import NetworkConfig
-from models import NETWORKS, Network
-from models.load import load_weights
+from models.network import Network
+from models.registry import CONFIGS, build, config_of
 from tools.released_keys import released_key
 from utils import checkpoint
 from utils.checkpoint import Weights
@@ -138,8 +137,8 @@ def from_released(state: State, source: Path, chosen: dict[str, Any] | None = No
         )
     arguments = infer(name, state) | _checked(name, chosen or {})
     try:
-        network = NETWORKS[name](**arguments)
-    except (TypeError, KeyError) as error:
+        network = build(config_of(name, arguments))
+    except (UserError, KeyError) as error:
         raise UserError(f"--set does not fit {name}: {error}") from None
     ours = _rename(network, name, _swap_colours(state, name))
     checkpoint.load_state(network, ours, source)
@@ -148,7 +147,7 @@ def from_released(state: State, source: Path, chosen: dict[str, Any] | None = No
 
 def _checked(name: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """Refuse arguments that the config of a network lacks, or of another type or range there."""
-    config = next(kind for kind in get_args(NetworkConfig) if kind.name == name)
+    config = CONFIGS[name]
     defaults = asdict(config())
     for key, value in chosen.items():
         if key not in defaults:
@@ -178,17 +177,17 @@ def to_released(weights: Weights, source: Path) -> State:
         UserError: the weights do not fit their network, or the released code cannot build it.
     """
     name = weights.network or "jdnet"
-    if name not in NETWORKS:
-        raise UserError(f"{source} holds a {name!r} network, expected {', '.join(NETWORKS)}")
+    if name not in CONFIGS:
+        raise UserError(f"{source} holds a {name!r} network, expected {', '.join(CONFIGS)}")
     for key, value in RELEASED[name].fixed.items():
         if weights.arguments.get(key, value) != value:
             raise UserError(
                 f"{source} has {key} {weights.arguments[key]}: the released code has {value}"
             )
     arguments = weights.arguments or {
-        "units": len({key.split(".")[1] for key in weights.state if key.startswith("units.")})
+        "units": len({key.split(".")[1] for key in weights.state if key.startswith("units.")}) or 1
     }
-    checkpoint.load_state(NETWORKS[name](**arguments), weights.state, source)
+    checkpoint.load_state(build(config_of(name, arguments)), weights.state, source)
     released = {released_key(name, key): tensor for key, tensor in weights.state.items()}
     if name == "danet":
         released = {k: t[..., None, None] if ".conv_du." in k else t for k, t in released.items()}
@@ -217,7 +216,7 @@ def main(arguments: list[str]) -> None:
     """Run `python -m tools.convert_checkpoint [--back] SOURCE TARGET`."""
     options = tool_options(Options, arguments, "python -m tools.convert_checkpoint", __doc__)
     chosen = dict(_setting(text) for text in options.set)
-    weights = load_weights(options.source)
+    weights = checkpoint.load_weights(options.source)
     if options.back:
         checkpoint.save(options.target, {"net": to_released(weights, options.source)})
     else:

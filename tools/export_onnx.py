@@ -20,12 +20,10 @@ from torch import Tensor, nn
 
 from config import default_weights
 from config.cli import tool_options
-from models import JDNet, Network
+from models import JDNet, Network, load_network
 from models.jdnet.activation import SLOPE
-from models.jdnet.equations import aggregate, calibrate
-from models.jdnet.network import JointUnit
+from models.jdnet.equations import derain
 from models.jdnet.self_attention import SelfAttention, patch_coordinates
-from models.load import open_network
 from utils.errors import UserError, run_command
 from utils.files import replacing
 
@@ -44,7 +42,7 @@ class Options:
 
 
 class PortableJDNet(nn.Module):
-    """A JDNet in operations of ONNX, without the memory that `equations.PlainJDNet` needs."""
+    """The written-out JDNet in operations of ONNX, with Eq. 2-4 in less memory."""
 
     def __init__(self, network: JDNet) -> None:
         super().__init__()
@@ -52,37 +50,24 @@ class PortableJDNet(nn.Module):
 
     def forward(self, rainy: Tensor) -> Tensor:
         """[1, 3, H, W] -> [1, 3, H, W], H and W at least `JDNet.smallest`."""
-        m = self.network
-        place = _image_coordinates(rainy) if m.position == "image" else patch_coordinates(rainy)
-        x = F.leaky_relu(m.head(rainy), SLOPE)
-        features = [x]
-        for unit, dense in zip(m.units, m.dense, strict=True):
-            assert isinstance(unit, JointUnit)
-            if unit.attention is not None:
-                x = _attend(unit.attention, x, place)
-            x = aggregate(unit.aggregation, x) + x
-            if unit.calibration is not None:
-                x = calibrate(unit.calibration, x)
-            features.append(x)
-            x = F.leaky_relu(dense(torch.cat(features, dim=1)), SLOPE)
-        return rainy - F.leaky_relu(m.tail(x), SLOPE)
+        image = self.network.position == "image"
+        place = _image_coordinates(rainy) if image else patch_coordinates(rainy)
+        return derain(self.network, rainy, place, _weigh_neighbours)
 
 
-def _attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:
-    """`equations.attend` with the neighbours of one channel at a time."""
-    features = F.leaky_relu(m.norm_in(x), SLOPE)
-    place = m.position(coordinates)
-    queries = torch.cat([m.phi(features), place], dim=1).split(1, dim=1)
-    keys = _neighbours(torch.cat([m.psi(features), place], dim=1), m.footprint)
+def _weigh_neighbours(
+    m: SelfAttention, phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor
+) -> Tensor:
+    """`equations.weigh_neighbours`, one channel at a time."""
+    queries = torch.cat([phi, position], dim=1).split(1, dim=1)
+    keys = _neighbours(torch.cat([psi, position], dim=1), m.footprint)
     gamma = (m.gamma2.weight.flatten(1) @ m.gamma1.weight.flatten(1)).flatten()
     logits = torch.zeros(())
     for weight, query, key in zip(gamma, queries, keys, strict=True):
         logits = logits + weight * F.leaky_relu(query - key, SLOPE)  # Eq. 4
     alpha = logits.softmax(dim=1)  # Eq. 3: [1, K*K, H, W]
-    values = _neighbours(m.beta(features), m.footprint)
-    y = torch.cat([(alpha * value).sum(dim=1, keepdim=True) for value in values], dim=1)  # Eq. 2
-    out: Tensor = x + m.expand(F.leaky_relu(m.norm_out(y), SLOPE))
-    return out
+    values = _neighbours(beta, m.footprint)
+    return torch.cat([(alpha * value).sum(dim=1, keepdim=True) for value in values], dim=1)  # Eq. 2
 
 
 def _neighbours(x: Tensor, footprint: int) -> list[Tensor]:
@@ -135,8 +120,7 @@ def export(network: Network) -> bytes:
     shape = program.model.graph.inputs[0].shape
     if shape is None or shape.is_static(2) or shape.is_static(3):
         raise UserError(f"torch cannot export {type(network).__name__} for images of any size")
-    model: bytes = program.model_proto.SerializeToString()
-    return model
+    return program.model_proto.SerializeToString()
 
 
 @torch.inference_mode()
@@ -158,7 +142,7 @@ def main(arguments: list[str]) -> None:
     if options.target.suffix != ".onnx":
         raise UserError(f"expected NAME.onnx, got {options.target}")
     weights = options.weights or default_weights("real")
-    network = open_network(weights)
+    network = load_network(weights)
     try:
         model = export(network)
         largest = difference(network, model)

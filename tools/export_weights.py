@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from config.cli import tool_options
-from models.load import load_weights
 from utils import checkpoint
+from utils.checkpoint import load_weights
 from utils.errors import UserError, run_command
 
 
@@ -54,6 +54,7 @@ def about(metadata: dict[str, Any], scores: dict[str, Any]) -> dict[str, Any]:
             convention: {"psnr": mean["psnr"], "ssim": mean["ssim"]}
             for convention, mean in scores["mean"].items()
         },
+        "version": metadata["provenance"]["version"],
         "commit": metadata["provenance"]["commit"],
         "torch": metadata["provenance"]["torch"],
     }
@@ -68,7 +69,7 @@ def main(arguments: list[str]) -> None:
     if not scores.is_file():
         raise UserError(f"no {scores}: finish the run, train.py scores the test pairs at the end")
     weights, scored = load_weights(options.run / "best.pt"), json.loads(scores.read_text())
-    if scored["sha256"] != hashlib.sha256((options.run / "best.pt").read_bytes()).hexdigest():
+    if scored["sha256"] != weights.sha256:
         raise UserError(f"{scores} are not those of {options.run}/best.pt: finish the run")
     facts = about(weights.metadata, scored)
     checkpoint.save_weights(options.target, weights._replace(metadata=facts))

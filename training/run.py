@@ -16,8 +16,9 @@ from config.schema import Config, as_dict
 from data.open import TrainingData, open_training
 from data.pairs import Pairs
 from data.patches import PatchPair
-from models import NETWORKS, Network, place
-from models.load import grow, load_weights
+from models.load import grow
+from models.network import Network
+from models.registry import build
 from training.losses import Loss, make_loss
 from training.optimizers import make_optimizer
 from training.schedule import total_steps
@@ -147,14 +148,14 @@ def build_network(config: Config, device: torch.device) -> Network:
         UserError: the initial weights do not fit.
     """
     torch.manual_seed(config.training.seed)
-    network = NETWORKS[config.network.name](**asdict(config.network))
+    network = build(config.network)
     if config.init_from:
-        weights = load_weights(config.init_from)
+        weights = checkpoint.load_weights(config.init_from)
         checkpoint.load_state(network, grow(network, weights.state), config.init_from)
         for key, now in asdict(config.network).items():
             if key != "units" and (then := weights.arguments.get(key, now)) != now:
                 _note(f"{config.init_from} has {key} {then}, this run has {key} {now}")
-    return place(network, device)
+    return network.place(device)
 
 
 @ranks.main_only

@@ -4,6 +4,8 @@ A run keeps two files. The resume state (`latest.pt`) holds everything the next 
 weights (`best.pt`) hold only the network, with its name, arguments and provenance.
 """
 
+import hashlib
+import io
 import json
 import pickle
 import warnings
@@ -11,7 +13,6 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -24,12 +25,23 @@ PREFIXES = ("module.", "_orig_mod.")
 
 
 class Weights(NamedTuple):
-    """A network's state dict and the metadata of its file."""
+    """A network's state dict and what its file says about it."""
 
     state: dict[str, Tensor]
     network: str | None  # name of the network, None if the file does not contain it
-    arguments: dict[str, Any]  # of the network's constructor
+    arguments: dict[str, Any]  # of the network's config
     metadata: dict[str, Any]
+    path: Path = Path()
+    sha256: str = ""  # of the file
+
+    def describe(self) -> dict[str, Any]:
+        """Where the weights come from and which network they are, for JSON files."""
+        return {
+            "weights": str(self.path),
+            "sha256": self.sha256,
+            "network": self.network,
+            "arguments": self.arguments,
+        }
 
 
 def save(path: Path, payload: dict[str, Any], previous: Path | None = None) -> None:
@@ -41,9 +53,9 @@ def save(path: Path, payload: dict[str, Any], previous: Path | None = None) -> N
 def save_weights(path: Path, weights: "Weights") -> None:
     """Write weights as safetensors if `path` has that suffix, else with torch.save."""
     if path.suffix != ".safetensors":
-        payload = weights._asdict()
-        state = {key: tensor.contiguous() for key, tensor in payload.pop("state").items()}
-        save(path, {"state_dict": state, **payload})
+        state = {key: tensor.contiguous() for key, tensor in weights.state.items()}
+        about = {key: getattr(weights, key) for key in ("network", "arguments", "metadata")}
+        save(path, {"state_dict": state, **about})
         return
     about = {
         "network": weights.network or "",
@@ -61,18 +73,26 @@ def load(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, not a checkpoint, or contains other pickled objects.
     """
+    return _decode(path, _read(path))
+
+
+def _read(path: Path) -> bytes:
     if not path.is_file():
         raise UserError(
             f"no checkpoint {path}: expected a file, for example runs/NAME/best.pt after training"
         )
+    return path.read_bytes()
+
+
+def _decode(path: Path, data: bytes) -> dict[str, Any]:
     try:
         if path.suffix == ".safetensors":
-            payload = _load_safetensors(path)
+            payload = _decode_safetensors(data)
         else:
-            _verify(path)
+            _verify(data)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # errors are reported below
-                payload = torch.load(path, map_location="cpu", weights_only=True)
+                payload = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"{path} is not a checkpoint of plain tensors: it is damaged or contains "
@@ -86,20 +106,19 @@ def load(path: Path) -> dict[str, Any]:
     return payload
 
 
-def _verify(path: Path) -> None:
+def _verify(data: bytes) -> None:
     """Compare the checksums in a file of torch.save, which torch.load does not."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if (entry := archive.testzip()) is not None:
                 raise ValueError(f"wrong checksum of {entry}")
 
 
-def _load_safetensors(path: Path) -> dict[str, Any]:
-    with safetensors.safe_open(path, framework="pt") as file:
-        about = file.metadata() or {}
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+def _decode_safetensors(data: bytes) -> dict[str, Any]:
+    length = int.from_bytes(data[:8], "little")  # of the header
+    about = json.loads(data[8 : 8 + length]).get("__metadata__", {})
     return {
-        "state_dict": state,
+        "state_dict": safetensors.torch.load(data),
         "network": about.get("network"),
         "arguments": json.loads(about.get("arguments", "{}")),
         "metadata": json.loads(about.get("metadata", "{}")),
@@ -115,7 +134,8 @@ def load_weights(path: Path) -> Weights:
     Raises:
         UserError: as in `load`, or the file contains no tensors.
     """
-    payload = load(path)
+    data = _read(path)
+    payload = _decode(path, data)
     if "optimizer" in payload and "settings" in payload:
         raise UserError(
             f"{path} is the resume state of a run: load its weights, best.pt in the same folder"
@@ -134,6 +154,8 @@ def load_weights(path: Path) -> Weights:
         network if isinstance(network, str) and network else None,
         payload.get("arguments", {}),
         payload.get("metadata", {}),
+        path,
+        hashlib.sha256(data).hexdigest(),
     )
 
 

@@ -9,6 +9,7 @@ import resource
 import shlex
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,7 @@ def provenance(device: torch.device) -> dict[str, Any]:
     """
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "version": _version(),
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # a subclass of str; plain values only
@@ -147,6 +149,11 @@ def _gpus(device: torch.device) -> list[int]:
     if device.type != "cuda":
         return []
     return list(range(torch.cuda.device_count())) if device.index is None else [device.index]
+
+
+def _version() -> str:
+    with (REPOSITORY / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["project"]["version"]
 
 
 def _commit() -> str:

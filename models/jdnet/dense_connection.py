@@ -92,10 +92,9 @@ class DenseFeatures:
     def fuse(self, layer: nn.Module) -> Tensor:
         """Apply a 1x1 convolution with C output channels to all features so far: [B, C, H, W]."""
         assert isinstance(layer, nn.Conv2d)
-        fused: Tensor = _Fuse.apply(  # type: ignore[no-untyped-call]
+        return _Fuse.apply(  # type: ignore[no-untyped-call]
             layer.weight, layer.bias, self.token, self.chain
         )
-        return fused
 
 
 class _Chain:

@@ -4,6 +4,8 @@ A reference to read beside the paper, and a baseline for tests and benchmarks. T
 of `JDNet`.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,41 +16,62 @@ from models.jdnet.ops.reference import differences, neighbours
 from models.jdnet.scale_aggregation import ScaleAggregation
 from models.jdnet.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.jdnet.self_calibration import SelfCalibratedConv
+from models.network import Window
+
+# Eq. 2-4 of a module for phi, psi, beta and the position features.
+Aggregation = Callable[[SelfAttention, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class PlainJDNet(JDNet):
-    """JDNet without optimizations; arguments as in `JDNet`, but H and W at least `smallest`."""
+    """JDNet without optimizations; config as in `JDNet`, but H and W at least `smallest`."""
 
-    def forward(self, rainy: Tensor, window: tuple[int, int, int, int] | None = None) -> Tensor:
+    def forward(self, rainy: Tensor, window: Window | None = None) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W]; see `JDNet.forward`."""
         window = window or (0, 0, *rainy.shape[2:])
         image = self.position == "image"
         place = image_coordinates(rainy, window) if image else patch_coordinates(rainy)
-        x = _leaky_relu(self.head(rainy))
-        features = [x]
-        for unit, dense in zip(self.units, self.dense, strict=True):
-            assert isinstance(unit, JointUnit)
-            if unit.attention is not None:
-                x = attend(unit.attention, x, place)
-            x = aggregate(unit.aggregation, x) + x  # released code: the residual
-            if unit.calibration is not None:
-                x = calibrate(unit.calibration, x)
-            features.append(x)
-            x = _leaky_relu(dense(torch.cat(features, dim=1)))
-        return rainy - _leaky_relu(self.tail(x))  # Eq. 1
+        return derain(self, rainy, place, weigh_neighbours)
 
 
-def attend(m: SelfAttention, x: Tensor, coordinates: Tensor) -> Tensor:
+def derain(m: JDNet, rainy: Tensor, coordinates: Tensor, weigh: Aggregation) -> Tensor:
+    """Section 3.1, Eq. 1: [B, 3, H, W] -> [B, 3, H, W].
+
+    Args:
+        m: a JDNet, for its weights.
+        rainy: images, H and W at least `smallest`.
+        coordinates: position of every pixel, [1, 2, H, W].
+        weigh: computes Eq. 2-4, as `weigh_neighbours` does.
+    """
+    x = _leaky_relu(m.head(rainy))
+    features = [x]
+    for unit, dense in zip(m.units, m.dense, strict=True):
+        assert isinstance(unit, JointUnit)
+        if unit.attention is not None:
+            x = attend(unit.attention, x, coordinates, weigh)
+        x = aggregate(unit.aggregation, x) + x  # released code: the residual
+        if unit.calibration is not None:
+            x = calibrate(unit.calibration, x)
+        features.append(x)
+        x = _leaky_relu(dense(torch.cat(features, dim=1)))
+    return rainy - _leaky_relu(m.tail(x))  # Eq. 1
+
+
+def attend(m: SelfAttention, x: Tensor, coordinates: Tensor, weigh: Aggregation) -> Tensor:
     """Self-attention, section 3.2, Eq. 2-4: [B, C, H, W] -> [B, C, H, W]."""
-    b, _, h, w = x.shape
     features = _leaky_relu(m.norm_in(x))
-    position = m.position(coordinates)
-    delta = differences(m.phi(features), m.psi(features), position, m.footprint)  # Eq. 4
+    phi, psi, beta = m.phi(features), m.psi(features), m.beta(features)
+    y = weigh(m, phi, psi, beta, m.position(coordinates))  # Eq. 2-4
+    return x + m.expand(_leaky_relu(m.norm_out(y)))
+
+
+def weigh_neighbours(
+    m: SelfAttention, phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor
+) -> Tensor:
+    """Eq. 2-4: the weighted sum of the values beta over each footprint, [B, V, H, W]."""
+    delta = differences(phi, psi, position, m.footprint)  # Eq. 4
     gamma = m.gamma2(m.gamma1(_leaky_relu(delta)))  # [B, 1, K*K, H*W]
     alpha = gamma.softmax(dim=2)  # Eq. 3
-    y = (alpha * neighbours(m.beta(features), m.footprint)).sum(dim=2)  # Eq. 2
-    out: Tensor = x + m.expand(_leaky_relu(m.norm_out(y.view(b, -1, h, w))))
-    return out
+    return (alpha * neighbours(beta, m.footprint)).sum(dim=2).view_as(beta)  # Eq. 2
 
 
 def aggregate(m: ScaleAggregation, x: Tensor) -> Tensor:

@@ -59,8 +59,7 @@ class SelfAttention(nn.Module):
         # Channels-last before the LeakyReLU, so that its backward sees a single layout.
         y = self.norm_out(y.to(self.norm_out.weight.dtype))
         y = leaky_relu(y.contiguous(memory_format=torch.channels_last))
-        out: Tensor = self.expand(y).add_(x)
-        return out
+        return self.expand(y).add_(x)
 
 
 def _project(coordinates: Tensor, layer: nn.Conv2d) -> Tensor:

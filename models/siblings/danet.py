@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from config.networks import DANetConfig
+from models.network import Network
 from models.siblings.recurrent import SqueezeExcitation
 
 MULTIPLE = 16  # of H and W: four halvings, one to half size and three in the encoder
@@ -47,8 +49,7 @@ class Fusion(nn.Module):
 
     def forward(self, x: Tensor, other: Tensor) -> Tensor:
         """Two [B, C, H, W] -> [B, C, H, W]."""
-        fused: Tensor = self.attention(self.reduce(torch.cat([x, other], dim=1)))
-        return fused + x
+        return self.attention(self.reduce(torch.cat([x, other], dim=1))) + x
 
 
 class ProgressiveFusion(nn.Module):
@@ -72,8 +73,7 @@ class ProgressiveFusion(nn.Module):
         *others, fused = features
         for x, reduce in zip(reversed(others), self.reduce, strict=True):
             fused = reduce(torch.cat([x, fused], dim=1))
-        out: Tensor = fused + self.attention(fused)
-        return out
+        return fused + self.attention(fused)
 
 
 class AttentionBlock(nn.Module):
@@ -92,8 +92,7 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        out: Tensor = self.attention(self.body(x))
-        return out + x
+        return self.attention(self.body(x)) + x
 
 
 class SeparableBlock(nn.Module):
@@ -110,8 +109,7 @@ class SeparableBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
         # Released code: the residual of the fusion comes from the branch, not from the input.
-        out: Tensor = self.fuse(self.attention(self.body(x)), x)
-        return out
+        return self.fuse(self.attention(self.body(x)), x)
 
 
 class EncoderLevel(nn.Module):
@@ -124,8 +122,7 @@ class EncoderLevel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        out: Tensor = self.fuse(x, self.block(x))
-        return out
+        return self.fuse(x, self.block(x))
 
 
 class DecoderLevel(nn.Module):
@@ -140,8 +137,7 @@ class DecoderLevel(nn.Module):
     def forward(self, *features: Tensor) -> Tensor:
         """Four [B, C, H, W] -> [B, C, H, W]."""
         gathered = self.gather(*features)
-        out: Tensor = self.fuse(gathered, self.block(gathered))
-        return out
+        return self.fuse(gathered, self.block(gathered))
 
 
 class Rescale(nn.Module):
@@ -159,8 +155,7 @@ class Rescale(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, factor * H, factor * W]."""
-        out: Tensor = self.mix(resize(x, self.factor))
-        return out
+        return self.mix(resize(x, self.factor))
 
 
 class Encoder(nn.Module):
@@ -202,8 +197,7 @@ class Decoder(nn.Module):
         # Released code: level 3 takes e3 twice; the others take the decoded features first.
         d3 = self.up3(self.level3(e3, e3, self.from2to3(e2), self.from1to3(e1)))
         d2 = self.up2(self.level2(d3, e2, self.from1to2(e1), self.from3to2(e3)))
-        out: Tensor = self.up1(self.level1(d2, e1, self.from2to1(e2), self.from3to1(e3)))
-        return out
+        return self.up1(self.level1(d2, e1, self.from2to1(e2), self.from3to1(e3)))
 
 
 class Trunk(nn.Module):
@@ -228,8 +222,7 @@ class Trunk(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]; H, W multiples of 8."""
-        out: Tensor = self.combine(self.blocks(x) + x, self.decoder(*self.encoder(x)))
-        return out
+        return self.combine(self.blocks(x) + x, self.decoder(*self.encoder(x)))
 
 
 class RainNet(nn.Module):
@@ -260,8 +253,7 @@ class RainNet(nn.Module):
             self.enter_small(resize(rainy, 1 / 2)),
             self.enter_quadrants(torch.cat(quadrants, dim=1)),
         ]
-        rain: Tensor = self.tail(self.trunk(self.merge(torch.cat(features, dim=1))))
-        return rain
+        return self.tail(self.trunk(self.merge(torch.cat(features, dim=1))))
 
 
 class DetailNet(nn.Module):
@@ -300,21 +292,23 @@ def shuffle(x: Tensor) -> Tensor:
     return F.pixel_shuffle(split.transpose(2, 3).flatten(1, 3), 2)
 
 
-class DANet(nn.Module):
+class DANet(Network):
     """Remove the rain at half size, then restore the details at full size.
 
     Args:
-        channels: feature channels C, even.
-        blocks: residual blocks without down-sampling, in each of the two sub-networks.
-        reduction: ratio of C to the bottleneck of the channel attention.
+        config: channels C, blocks and reduction; default: the released ones.
 
     Source: released code.
     """
 
-    def __init__(self, channels: int = 64, blocks: int = 10, reduction: int = 4) -> None:
-        super().__init__()
-        self.rain = RainNet(channels, channels // reduction, blocks)
-        self.detail = DetailNet(channels, channels // reduction, blocks)
+    stride = MULTIPLE
+
+    def __init__(self, config: DANetConfig | None = None) -> None:
+        config = config or DANetConfig()
+        super().__init__(config)
+        hidden = config.channels // config.reduction
+        self.rain = RainNet(config.channels, hidden, config.blocks)
+        self.detail = DetailNet(config.channels, hidden, config.blocks)
 
     def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
         """[B, 3, H, W] -> background at half size, rounded up, and at full size; not clamped.
@@ -327,11 +321,3 @@ class DANet(nn.Module):
         background = resize(padded, 1 / 2) - rain
         clean = self.detail(padded, rain, background)
         return background[:, :, : (h + 1) // 2, : (w + 1) // 2], clean[:, :, :h, :w]
-
-    def forward(self, rainy: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
-
-        Args:
-            rainy: images of any size from 1x1 up.
-        """
-        return self.stages(rainy)[-1]

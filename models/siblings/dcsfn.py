@@ -1,11 +1,11 @@
 """DCSFN: deep cross-scale fusion network for single image rain removal (ACM MM 2020)."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from config.networks import DCSFNConfig
+from models.network import Network
 from models.siblings.recurrent import ConvGRU, ConvRNN
 
 SMALLEST = 32  # minimum H and W: the quarter-size encoder pools by another factor of 8
@@ -81,25 +81,26 @@ class DenseChain(nn.Module):
         return x, features[1:]
 
 
-class DCSFN(nn.Module):
+class DCSFN(Network):
     """Encode at three scales, exchange information between the scales, and decode the rain layer.
 
     The recurrence is across scales: two passes, coarse to fine and back, call each of their three
     cells once. The state of a cell is the fused output of the cells before it in the same pass.
+    The released LSTM is not supported: it overwrites the states of a pass with resized ones while
+    it still needs the originals.
 
     Args:
-        units: blocks in each encoder and decoder.
-        channels: feature channels C.
-        cell: type of the cells. The released LSTM is not supported: it overwrites the states of a
-            pass with resized ones while it still needs the originals.
+        config: units, channels C and cell; default: the released ones.
 
     Source: released code.
     """
 
-    def __init__(
-        self, units: int = 16, channels: int = 20, cell: Literal["gru", "rnn"] = "gru"
-    ) -> None:
-        super().__init__()
+    stride = SCALES[-1] * INNER_SCALES[0]
+
+    def __init__(self, config: DCSFNConfig | None = None) -> None:
+        config = config or DCSFNConfig()
+        super().__init__(config)
+        units, channels, cell = config.units, config.channels, config.cell
         self.head = conv(3, channels, 3)
         # Each of these four lists has one entry per scale, in the order of SCALES.
         self.encoders = nn.ModuleList(DenseChain(units, channels) for _ in SCALES)
@@ -116,10 +117,6 @@ class DCSFN(nn.Module):
             nn.LeakyReLU(0.2),
             nn.Conv2d(3, 3, 3, padding=1),
         )
-
-    def stages(self, rainy: Tensor) -> tuple[Tensor, ...]:
-        """[B, 3, H, W] -> the derained image, the only supervised output."""
-        return (self.forward(rainy),)
 
     def forward(self, rainy: Tensor) -> Tensor:
         """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.

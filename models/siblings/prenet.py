@@ -1,11 +1,11 @@
 """PReNet: progressive image deraining networks, a better and simpler baseline (CVPR 2019)."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from config.networks import PReNetConfig
+from models.network import Network
 from models.siblings.recurrent import State
 
 BLOCKS = 5  # residual blocks in a stage
@@ -59,7 +59,7 @@ class GRU(nn.Module):
         return ((1 - z) * h + z * n,)
 
 
-class PReNet(nn.Module):
+class PReNet(Network):
     """Derain in stages; each takes the rainy image and the result of the previous stage.
 
     The networks of the paper and of the released code, with 6 stages unless noted:
@@ -75,30 +75,17 @@ class PReNet(nn.Module):
     another without an error, but derain badly.
 
     Args:
-        stages: number of stages T; all share their weights.
-        channels: feature channels C.
-        recurrence: type of the layer that carries a state from stage to stage.
-        shared_blocks: apply one residual block five times, instead of five blocks.
-        global_residual: a stage estimates the negative rain layer instead of the background.
-        rainy_input: a stage also takes the rainy image, not only the previous result.
-        recurrence_last: the recurrent layer comes after the residual blocks.
+        config: stages T, channels C and the rest; default: PReNet.
     """
 
-    def __init__(
-        self,
-        stages: int = 6,
-        channels: int = 32,
-        recurrence: Literal["lstm", "gru", "none"] = "lstm",
-        shared_blocks: bool = False,
-        global_residual: bool = True,
-        rainy_input: bool = True,
-        recurrence_last: bool = False,
-    ) -> None:
-        super().__init__()
-        self.repeats, self.global_residual = stages, global_residual
-        self.rainy_input, self.recurrence_last = rainy_input, recurrence_last
+    def __init__(self, config: PReNetConfig | None = None) -> None:
+        config = config or PReNetConfig()
+        super().__init__(config)
+        channels, recurrence = config.channels, config.recurrence
+        self.repeats, self.global_residual = config.stages, config.global_residual
+        self.rainy_input, self.recurrence_last = config.rainy_input, config.recurrence_last
         layers: dict[str, type[LSTM | GRU]] = {"lstm": LSTM, "gru": GRU}
-        self.head = nn.Conv2d(6 if rainy_input else 3, channels, 3, padding=1)
+        self.head = nn.Conv2d(6 if config.rainy_input else 3, channels, 3, padding=1)
         self.recurrent = layers[recurrence](channels) if recurrence != "none" else None
         self.blocks = nn.ModuleList(
             nn.Sequential(
@@ -107,7 +94,7 @@ class PReNet(nn.Module):
                 nn.Conv2d(channels, channels, 3, padding=1),
                 nn.ReLU(),
             )
-            for _ in range(1 if shared_blocks else BLOCKS)
+            for _ in range(1 if config.shared_blocks else BLOCKS)
         )
         self.tail = nn.Conv2d(channels, 3, 3, padding=1)
 
@@ -133,11 +120,3 @@ class PReNet(nn.Module):
         for i in range(BLOCKS):
             u = F.relu(u + self.blocks[i % len(self.blocks)](u))
         return u
-
-    def forward(self, rainy: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
-
-        Args:
-            rainy: images of any size from 1x1 up.
-        """
-        return self.stages(rainy)[-1]

@@ -1,10 +1,10 @@
 """RESCAN: recurrent squeeze-and-excitation context aggregation net (ECCV 2018)."""
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
+from config.networks import RESCANConfig
+from models.network import Network
 from models.siblings.recurrent import ConvGRU, ConvLSTM, ConvRNN, SqueezeExcitation, State
 
 SQUEEZED = 6  # hidden units of every squeeze-and-excitation, for any number of channels
@@ -33,37 +33,28 @@ CELLS: dict[str, type[ConvCell | ConvRNN | ConvGRU | ConvLSTM]] = {
 }
 
 
-class RESCAN(nn.Module):
+class RESCAN(Network):
     """Estimate the rain layer in stages; each takes the derained image of the previous stage.
 
+    All stages share their weights, and the cells keep their states.
+
     Args:
-        stages: number of stages; all share their weights, and the cells keep their states.
-        channels: feature channels C.
-        depth: number of convolutions per stage, at least 3; all but the last two are cells.
-        cell: type of the cells.
-        frame: "full": each stage estimates the whole rain layer; "add": each stage estimates what
-            remains after the sum of the previous estimates.
+        config: stages, channels C and the rest; default: the released ones.
 
     Source: released code; squeeze-and-excitation always on.
     """
 
-    def __init__(
-        self,
-        stages: int = 4,
-        channels: int = 24,
-        depth: int = 7,
-        cell: Literal["conv", "rnn", "gru", "lstm"] = "gru",
-        frame: Literal["full", "add"] = "full",
-    ) -> None:
-        super().__init__()
-        self.repeats, self.frame = stages, frame
+    def __init__(self, config: RESCANConfig | None = None) -> None:
+        config = config or RESCANConfig()
+        super().__init__(config)
+        self.repeats, self.frame, channels = config.stages, config.frame, config.channels
 
         def activation() -> nn.Module:
             return nn.Sequential(SqueezeExcitation(channels, SQUEEZED), nn.LeakyReLU(0.2))
 
-        dilations = [1, *(2**i for i in range(depth - 3))]
+        dilations = [1, *(2**i for i in range(config.depth - 3))]
         self.cells = nn.ModuleList(
-            CELLS[cell](channels if i else 3, channels, dilation, activation())
+            CELLS[config.cell](channels if i else 3, channels, dilation, activation())
             for i, dilation in enumerate(dilations)
         )
         self.tail = nn.Sequential(
@@ -86,11 +77,3 @@ class RESCAN(nn.Module):
             x = rainy - rain
             derained.append(x)
         return tuple(derained)
-
-    def forward(self, rainy: Tensor) -> Tensor:
-        """[B, 3, H, W] -> [B, 3, H, W], RGB in [0, 1]; the output is not clamped.
-
-        Args:
-            rainy: images of any size from 1x1 up.
-        """
-        return self.stages(rainy)[-1]

@@ -22,5 +22,4 @@ class Inputs(NamedTuple):
     def split(self) -> tuple[Tensor, ...]:
         """Views of phi, psi and beta."""
         relations, _, values = self.sizes
-        parts: tuple[Tensor, ...] = self.features.split([relations, relations, values], dim=1)
-        return parts
+        return self.features.split([relations, relations, values], dim=1)

@@ -76,8 +76,7 @@ def pairwise_attention(
         if features.dtype in (torch.float16, torch.bfloat16):
             features = features.float()
         position, gamma = position.to(features.dtype), gamma.to(features.dtype)
-        out: Tensor = _attention(features, position, gamma, footprint, implementation)
-        return out
+        return _attention(features, position, gamma, footprint, implementation)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
@@ -112,8 +111,7 @@ def _attention(
     features: Tensor, position: Tensor, gamma: Tensor, footprint: int, implementation: str | None
 ) -> Tensor:
     chosen = IMPLEMENTATIONS[choose_implementation(features, footprint, implementation)]
-    out: Tensor = chosen.forward(Inputs(features, position, gamma), footprint)
-    return out
+    return chosen.forward(Inputs(features, position, gamma), footprint)
 
 
 @_attention.register_fake

@@ -42,8 +42,7 @@ def fuse_scales(
 
     Source: JDNet paper, section 3.3, Eq. 9; LeakyReLU and residual: released code.
     """
-    out: Tensor = _fuse_scales(first, others, residual, torch.is_grad_enabled(), implementation)[0]
-    return out
+    return _fuse_scales(first, others, residual, torch.is_grad_enabled(), implementation)[0]
 
 
 def _choose(first: Tensor, others: Sequence[Tensor], residual: Tensor) -> Implementation:

@@ -18,14 +18,13 @@ from av.codec.context import Flags
 from numpy.typing import NDArray
 
 import show
-from models import JDNet
-from models.load import open_network
+from config.networks import JDNetConfig
+from models import Derainer, JDNet
 from utils import checkpoint
 from utils.errors import UserError
-from utils.image import Pixels, hstack, to_pixels, to_tensor
-from utils.inference import derain
-from utils.outputs import existing_result
-from utils.video import Frames, video_writer
+from utils.image import Pixels, hstack
+from utils.photo.outputs import existing_result
+from utils.photo.video import Frames, video_writer
 
 MILLISECONDS = Fraction(1, 1000)
 EVEN = [40 * i for i in range(25)]
@@ -337,13 +336,13 @@ def test_what_is_no_video(tmp_path: Path) -> None:
         samples.sample_rate = 48000
         output.mux([*tone.encode(samples), *tone.encode(None)])
     for name in ("text.mp4", "sound.mp4", "missing.mp4"):
-        with pytest.raises(UserError, match=rf"^cannot read .*{name}: truncated, not a video"):
+        with pytest.raises(UserError, match=rf"{name}: .*not a video"):
             Frames(tmp_path / name)
     film(tmp_path / "clip.mp4")
     damage(tmp_path / "clip.mp4", range(25))
     film(tmp_path / "ycgco.mp4", colorspace=8)
     for name in ("clip.mp4", "ycgco.mp4"):
-        with pytest.raises(UserError, match=rf"^cannot read .*{name}"):
+        with pytest.raises(UserError, match=name):
             keep(tmp_path / name, tmp_path / "out.mp4")
     assert not (tmp_path / "out.mp4").exists()
 
@@ -376,7 +375,7 @@ def test_a_video_is_written_whole_or_not_at_all(
         interrupt()
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limits[1]))  # as if the disk were full
     try:
-        with pytest.raises(UserError, match=r"cannot write .*out.mp4: File too large"):
+        with pytest.raises(UserError, match=r"out\.mp4: File too large"):
             keep(source, target)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -389,7 +388,7 @@ def test_the_input_is_never_overwritten(tmp_path: Path) -> None:
     """Sound that MP4 cannot hold changes the suffix, perhaps to that of the input."""
     film(tmp_path / "clip.mov", sound="pcm_mulaw")
     before = (tmp_path / "clip.mov").read_bytes()
-    with pytest.raises(UserError, match="is the input, which is never overwritten"):
+    with pytest.raises(UserError, match=r"clip\.mov .*--output"):
         keep(tmp_path / "clip.mov", tmp_path / "clip.mp4")
     assert (tmp_path / "clip.mov").read_bytes() == before
     assert not existing_result(tmp_path / "clip.mov", tmp_path / "clip.mp4")
@@ -412,7 +411,7 @@ def weights(tmp_path: Path) -> Path:
     """An untrained small network that changes the colours much."""
     torch.manual_seed(0)
     arguments: dict[str, Any] = {"units": 1, "channels": 16}
-    network = JDNet(**arguments)
+    network = JDNet(JDNetConfig(**arguments))
     with torch.no_grad():
         network.tail.get_parameter("bias").copy_(torch.tensor([0.2, -0.2, 0.2]))
     path = tmp_path / "weights.pt"
@@ -432,17 +431,17 @@ def test_show_derains_videos(
     source = folder / "clip.MKV"
     film(source, times, rainy, video="ffv1", pix_fmt="bgr0")
     (folder / "broken.mp4").write_text("no video")
-    with pytest.raises(UserError, match="skipped 1 of 2 files"):
+    with pytest.raises(UserError, match="1 of 2 files"):
         show.main([str(folder), "--weights", str(weights), "--output", str(output), "--strips"])
     printed = capfd.readouterr()
     assert re.search(r"skipped: cannot read .*broken.mp4", printed.err)
     assert "derained 1 of 2 with" in printed.out
     assert printed.out.count("clip.MKV: odd sides padded to even ones") == 1
     assert "moov" not in printed.err
-    assert {file.name for file in output.iterdir()} == {"clip.mp4", "strips"}
+    assert {file.name for file in output.iterdir()} == {"clip.mp4", "strips", "derained.jsonl"}
 
-    network = open_network(weights)
-    derained = [to_pixels(derain(network, to_tensor(pixels))) for pixels in rainy]
+    derain = Derainer(weights)
+    derained = [derain(pixels) for pixels in rainy]
     strips = [hstack(*pair) for pair in zip(rainy, derained, strict=True)]
     assert np.abs(derained[0].astype(int) - rainy[0]).mean() > 10
     for folder, expected in ((output, derained), (output / "strips", strips)):

@@ -1,7 +1,8 @@
-"""Encode pixels and tags as an image file."""
+"""Write photographs with their tags."""
 
 import io
 import zlib
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,7 +12,9 @@ from PIL import Image
 from PIL.PngImagePlugin import putchunk
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from utils.tags import EXIF, GPS, Tags, as_stored
+from utils.errors import UserError
+from utils.files import replacing
+from utils.photo.tags import EXIF, GPS, Tags, as_stored
 
 FORMATS = {
     ".png": "PNG",
@@ -22,6 +25,28 @@ FORMATS = {
     ".tiff": "TIFF",
     ".webp": "WEBP",
 }
+
+
+def write_photograph(
+    path: Path, pixels: NDArray[Any], tags: Tags | None = None, quality: int = 95
+) -> None:
+    """Write pixels and tags atomically; see `encode`.
+
+    Args:
+        path: its suffix sets the format.
+        pixels: [H, W, 3], or [H, W, 4] with alpha; RGB; uint8 or uint16.
+        tags: of the image that the pixels were computed from, if any.
+        quality: of JPEG and WebP, 1 to 100.
+
+    Raises:
+        UserError: the format cannot hold the image.
+    """
+    try:
+        data = encode(path.suffix.lower(), pixels, tags or Tags(), quality)
+    except (ValueError, OSError) as error:  # for example, WebP has at most 16383 pixels a side
+        raise UserError(f"cannot write {path}: {error}") from None
+    with replacing(path) as stream:
+        stream.write(data)
 
 
 def encode(suffix: str, pixels: NDArray[Any], tags: Tags, quality: int) -> bytes:

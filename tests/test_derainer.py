@@ -9,19 +9,25 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from models import JDNet
-from utils import inference
+from config.networks import JDNetConfig
+from models import Derainer, JDNet, Network, derainer, tiling
+from models.network import Window
 from utils.errors import UserError
-from utils.inference import derain
 from utils.runtime import free_memory
 
 
-class Shift(nn.Module):
+class Shift(Network):
     """A network whose output encodes the position of each pixel in the whole image."""
 
-    def forward(self, rainy: Tensor, window: tuple[int, int, int, int]) -> Tensor:
+    takes_window, stride = True, 16
+
+    def __init__(self) -> None:
+        super().__init__(JDNetConfig())
+
+    def forward(self, rainy: Tensor, window: Window | None = None) -> Tensor:
+        assert window is not None
         top, left, height, width = window
         h, w = rainy.shape[2:]
         rows = torch.arange(top, top + h).view(1, 1, h, 1) / height
@@ -34,20 +40,20 @@ class Shift(nn.Module):
 def test_tiles_cover_the_image_and_get_their_window(h: int, w: int, tile: int) -> None:
     image = torch.rand(3, h, w)
     expected = Shift()(image.unsqueeze(0), (0, 0, h, w)).squeeze(0)
-    torch.testing.assert_close(derain(Shift(), image, tile), expected)
+    torch.testing.assert_close(Derainer(Shift(), tile=tile)(image), expected)
 
 
 def test_tiled_jdnet_is_close_to_the_untiled_one() -> None:
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16, scales=2, self_attention=False).eval()
+    network = JDNet(JDNetConfig(units=1, channels=16, scales=2, self_attention=False)).eval()
     image = torch.rand(3, 64, 416)
-    whole, tiled = derain(network, image), derain(network, image, tile=256)
+    whole, tiled = Derainer(network)(image), Derainer(network, tile=256)(image)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("length", "tile"), [(257, 256), (500, 272), (4000, 512), (700, 688)])
 def test_tiles_start_on_the_coarsest_grid_and_overlap(length: int, tile: int) -> None:
-    spans = inference._spans(length, tile)
+    spans = tiling.spans(length, tile, 16)
     assert (spans[0][0], spans[-1][1]) == (0, length)
     assert all(start % 16 == 0 for start, _ in spans)
     assert all(128 < stop - start <= tile for start, stop in spans)
@@ -65,7 +71,7 @@ class Spy(Shift):
         self.limit, self.error = limit, error
         self.sizes: list[tuple[int, int]] = []
 
-    def forward(self, rainy: Tensor, window: Any) -> Tensor:
+    def forward(self, rainy: Tensor, window: Window | None = None) -> Tensor:
         h, w = rainy.shape[2:]
         if h * w > self.limit and self.error:
             raise self.error
@@ -81,13 +87,14 @@ def test_tiles_fit_into_memory(
     monkeypatch: pytest.MonkeyPatch, units: int, free: float, side: int
 ) -> None:
     """The side follows from the network and the free memory; images of the data sets stay whole."""
-    monkeypatch.setattr(inference, "free_memory", lambda device: free)
-    network = JDNet(units=units)
-    fits = max(inference._tile_that_fits(network, 4000, 6000, torch.device("cpu")), 256)
+    monkeypatch.setattr(derainer, "free_memory", lambda device: free)
+    network = JDNet(JDNetConfig(units=units))
+    derain = Derainer(network)
+    fits = derain._tile_that_fits(4000, 6000)
     assert fits == side
     if side > 256:
-        assert fits**2 * inference.bytes_per_pixel(network) <= min(free / 2, 2 * 2**30)
-    whole = inference._tile_that_fits(network, 321, 481, torch.device("cpu"))
+        assert fits**2 * network.bytes_per_pixel <= min(free / 2, 2 * 2**30)
+    whole = derain._tile_that_fits(321, 481)
     assert (whole >= 481) == (free > 0.2e9)
 
 
@@ -97,10 +104,10 @@ def test_free_memory_is_part_of_the_machine() -> None:
 
 
 def test_large_images_are_tiled_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference, "MAX_UNTILED", 100)
-    monkeypatch.setattr(inference, "LARGEST_TILE", 512)
+    monkeypatch.setattr(derainer, "MAX_UNTILED", 100)
+    monkeypatch.setattr(derainer, "LARGEST_TILE", 512)
     spy = Spy()
-    derain(spy, torch.rand(3, 20, 1200))
+    Derainer(spy)(torch.rand(3, 20, 1200))
     assert spy.sizes == [(20, 496), (20, 496), (20, 464)]
 
 
@@ -120,20 +127,20 @@ def test_tiles_shrink_until_they_fit() -> None:
     image = torch.rand(3, 300, 600)
     expected = Shift()(image.unsqueeze(0), (0, 0, 300, 600)).squeeze(0)
     spy = Spy(280 * 280, OUT_OF_MEMORY[0])
-    torch.testing.assert_close(derain(spy, image), expected)
+    torch.testing.assert_close(Derainer(spy)(image), expected)
     assert max(h * w for h, w in spy.sizes) <= 256 * 256
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:30])
 def test_the_smallest_tile_is_too_large(error: Exception) -> None:
     with pytest.raises(UserError, match="out of memory even with tiles of 256x256 pixels"):
-        derain(Spy(0, error), torch.rand(3, 8, 8))
+        Derainer(Spy(0, error))(torch.rand(3, 8, 8))
 
 
 def test_torch_runs_out_of_memory_as_expected() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**50)
-    assert inference._is_out_of_memory(caught.value)
+    assert derainer._is_out_of_memory(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -143,7 +150,7 @@ def test_torch_runs_out_of_memory_as_expected() -> None:
 def test_other_runtime_errors_are_raised(message: str) -> None:
     spy = Spy(0, RuntimeError(message))
     with pytest.raises(RuntimeError, match=message):
-        derain(spy, torch.rand(3, 8, 8))
+        Derainer(spy)(torch.rand(3, 8, 8))
     assert not spy.sizes
 
 
@@ -153,7 +160,7 @@ def test_a_failed_tile_leaves_no_tensors() -> None:
     seen: list[bool] = []
 
     class Leaky(Shift):
-        def forward(self, rainy: Tensor, window: Any) -> Tensor:
+        def forward(self, rainy: Tensor, window: Window | None = None) -> Tensor:
             seen.append(any(reference() is not None for reference in alive))
             if rainy.shape[3] > 256:
                 features = rainy + 1
@@ -163,7 +170,7 @@ def test_a_failed_tile_leaves_no_tensors() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().forward(rainy, window)
 
-    derain(Leaky(), torch.rand(3, 20, 1000))
+    Derainer(Leaky())(torch.rand(3, 20, 1000))
     assert len(alive) == 2
     assert not any(seen)
 
@@ -172,38 +179,38 @@ def test_the_time_of_a_long_run_is_announced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = torch.rand(3, 300, 700)
-    derain(Shift(), image, tile=256, name="quick.jpg")
+    Derainer(Shift(), tile=256)(image, "quick.jpg")
     assert capsys.readouterr().out == ""
     clock = iter(range(0, 9000, 50))
-    monkeypatch.setattr("utils.inference.time.monotonic", lambda: next(clock))
-    derain(Shift(), image, tile=256)
-    derain(Shift(), image, name="one-tile.jpg")
+    monkeypatch.setattr("models.tiling.time.monotonic", lambda: next(clock))
+    Derainer(Shift(), tile=256)(image)
+    Derainer(Shift())(image, "one-tile.jpg")
     assert capsys.readouterr().out == ""
-    derain(Shift(), image, tile=256, name="photo.jpg")
+    Derainer(Shift(), tile=256)(image, "photo.jpg")
     assert capsys.readouterr().out == "photo.jpg: 0.21 megapixels in 10 tiles, about 9 minutes\n"
-    derain(Shift(), image, tile=256, name="a.jpg", ensemble=True)
+    Derainer(Shift(), tile=256, ensemble=True)(image, "a.jpg")
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [f"a.jpg, pass {i} of 2" for i in (1, 2)]
 
 
 def test_bfloat16_is_close_to_float32() -> None:
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16).eval()
+    network = JDNet(JDNetConfig(units=1, channels=16)).eval()
     image = torch.rand(3, 40, 50)
-    fast = derain(network, image, precision=torch.bfloat16)
+    fast = Derainer(network, precision="bfloat16")(image)
     assert fast.dtype == torch.float32
-    exact = derain(network, image)
+    exact = Derainer(network)(image)
     assert 1e-5 < (fast - exact).abs().max() < 0.01
 
 
 def test_an_ensemble_is_symmetric() -> None:
     """The mirror image of the result is the result for the mirror image."""
     torch.manual_seed(0)
-    network = JDNet(units=1, channels=16, scales=2).eval()
+    network = JDNet(JDNetConfig(units=1, channels=16, scales=2)).eval()
     image = torch.rand(3, 20, 27)
-    averaged = derain(network, image, ensemble=True)
-    assert not torch.equal(averaged, derain(network, image))
-    mirrored = derain(network, image.flip(2), ensemble=True)
+    averaged = Derainer(network, ensemble=True)(image)
+    assert not torch.equal(averaged, Derainer(network)(image))
+    mirrored = Derainer(network, ensemble=True)(image.flip(2))
     torch.testing.assert_close(averaged, mirrored.flip(2))
-    parts = derain(network, image), derain(network, image.flip(2)).flip(2)
+    parts = Derainer(network)(image), Derainer(network)(image.flip(2)).flip(2)
     torch.testing.assert_close(averaged, (parts[0] + parts[1]) / 2)

@@ -8,8 +8,8 @@ from pathlib import Path
 from utils.errors import UserError
 from utils.image import SUFFIXES as IMAGES
 from utils.image import list_images
-from utils.video import SUFFIXES as VIDEOS
-from utils.video import is_video
+from utils.photo.video import SUFFIXES as VIDEOS
+from utils.photo.video import is_video
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "tiff": ".tif", "webp": ".webp"}
 
@@ -74,7 +74,7 @@ def existing_result(source: Path, target: Path) -> Path | None:
     """The output of a source if it exists; that of a video may have become a .mov."""
     if target.exists():
         return target
-    other = target.with_suffix(".mov")  # see `utils.video.video_writer`
+    other = target.with_suffix(".mov")  # see `utils.photo.video.video_writer`
     found = is_video(source) and other.exists() and not other.samefile(source)
     return other if found else None
 

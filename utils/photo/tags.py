@@ -1,4 +1,4 @@
-"""What an image file says besides its pixels: colours, camera, print size."""
+"""Tags of an image file: colour profile, EXIF data, resolution."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ class Tags(NamedTuple):
 def read_orientation(file: Image.Image) -> int:
     """EXIF orientation of an open image, 1 to 8; 1, upright, if there is none or it is damaged.
 
-    Call it before the pixels are loaded: Pillow turns a TIFF when it loads it.
+    Call it before the pixels are loaded: Pillow turns a TIFF upright when it loads it.
     """
     try:
         return int(file.getexif().get(ORIENTATION, 1))

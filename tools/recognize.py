@@ -1,0 +1,135 @@
+"""Compare what a trained model recognizes in rainy and in derained images.
+
+    python -m tools.recognize photos/ derained/
+    python -m tools.recognize rainy/ derained/ clean/ --task segmentation --output classes
+
+Images are matched by the common part of their names: rain-7, norain-7, 7x2 and 7_GT are all 7.
+Rainy and clean images without a derained one are left out. Writes a picture per image and
+recognized.csv, and prints a line per image. With clean images it also says how well what is found
+in the rainy and in the derained images agrees with what is found in the clean ones.
+"""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from config.cli import tool_options
+from data.layouts import match_names, pair_key
+from evaluation.recognition import Change, Kind, Task, agreement, summary, torchvision_task
+from utils.errors import UserError, run_command
+from utils.files import write_text
+from utils.image import hstack, list_images, read_image, to_pixels, to_tensor, write_image
+from utils.runtime import choose_device
+
+ROLES = ("rainy", "derained", "clean")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare."""
+
+    images: tuple[Path, ...]
+    """RAINY DERAINED [CLEAN]: two or three folders, or two or three files."""
+    task: Kind = "detection"
+    """detection finds boxes, segmentation the class of every pixel."""
+    model: str | None = None
+    """Name of the model in torchvision; default a light one."""
+    output: Path = Path("recognized")
+    """Folder of the pictures and of recognized.csv."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ..."""
+
+
+def match(given: Sequence[Path]) -> list[tuple[Path, ...]]:
+    """List the files that belong together: rainy, derained and, if given, clean.
+
+    Raises:
+        UserError: a folder is missing, or a derained image has no partner.
+    """
+    if all(path.is_file() for path in given):
+        return [tuple(given)]
+    derained = list_images(given[1])
+    columns = [
+        _partners(derained, folder, role) for folder, role in zip(given, ROLES, strict=False)
+    ]
+    return list(zip(*columns, strict=True))
+
+
+def _partners(derained: list[Path], folder: Path, role: str) -> list[Path]:
+    files = list_images(folder)
+    # A Rain100 folder holds both.
+    files = [f for f in files if f.name.startswith("norain-") == (role == "clean")] or files
+    wanted = {pair_key(file) for file in derained}
+    pairs = match_names([file for file in files if pair_key(file) in wanted], derained)
+    partners = {pair.clean: pair.rainy for pair in pairs}
+    return [partners[file] for file in derained]
+
+
+def recognize(
+    task: Task, files: Sequence[Path], picture: Path
+) -> dict[tuple[str, str], list[Change]]:
+    """Find things in images of one scene, draw them side by side, and compare the images.
+
+    Args:
+        task: what to find.
+        files: the rainy, the derained and, if there is one, the clean image.
+        picture: file to write.
+
+    Returns:
+        The changes from rainy to derained, from clean to rainy, and from clean to derained, keyed
+        by these names.
+
+    Raises:
+        UserError: a file is unreadable, or the images differ in size.
+    """
+    images = [to_tensor(read_image(file)) for file in files]
+    if len(sizes := {image.shape for image in images}) > 1:
+        shapes = " and ".join(sorted(f"{w}x{h}" for _, h, w in sizes))
+        raise UserError(f"{files[0]} and {files[1]} or its partner differ in size: {shapes}")
+    found = dict(zip(ROLES, map(task.find, images), strict=False))
+    drawn = (
+        task.draw(to_pixels(image), things, task.categories)
+        for image, things in zip(images, found.values(), strict=True)
+    )
+    write_image(picture, hstack(*drawn))
+    steps = [("rainy", "derained"), ("clean", "rainy"), ("clean", "derained")]
+    return {
+        (one, other): task.compare(found[one], found[other], task.categories)
+        for one, other in steps
+        if one in found
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Run `python -m tools.recognize RAINY DERAINED [CLEAN]`."""
+    options = tool_options(Options, arguments, "python -m tools.recognize", __doc__)
+    if len(options.images) not in (2, 3):
+        raise UserError(f"expected RAINY DERAINED [CLEAN], got {len(options.images)} paths")
+    scenes = match(options.images)
+    output = options.output
+    for file in (file for scene in scenes for file in scene):
+        if file.resolve().is_relative_to(output.resolve()):
+            raise UserError(f"{output} contains the input {file}: choose another --output")
+    task = torchvision_task(options.task, options.model, choose_device(options.device))
+    text = io.StringIO(newline="")
+    table = csv.writer(text)
+    table.writerow(["image", "from", "to", *Change._fields])
+    totals: dict[tuple[str, str], list[Change]] = {}
+    for scene in scenes:
+        name = scene[1].stem
+        comparisons = recognize(task, scene, output / f"{name}.png")
+        for step, changes in comparisons.items():
+            table.writerows([name, *step, *change] for change in changes)
+            totals.setdefault(step, []).append(changes[0])
+        print(f"{name}: {summary(*comparisons['rainy', 'derained'])}")
+    write_text(output / "recognized.csv", text.getvalue())
+    for role in ROLES[:2]:
+        if ("clean", role) in totals:
+            print(f"{role} images against clean: {agreement(totals['clean', role])}")
+    print(f"written: {output}/ (pictures, recognized.csv)")
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,105 @@
+"""The record of an output folder, derained.jsonl: what each result was made from, and how.
+
+Each run appends a line with its facts, {"run": {...}}, and then a line per result,
+{"result": "a.png", "source": ..., "size": [W, H], "seconds": ...}.
+"""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+from tqdm import tqdm
+
+from utils.errors import UserError
+from utils.photo.video import Frames, is_video
+
+NAME = "derained.jsonl"
+
+Facts = Mapping[str, Mapping[str, Any]]
+
+
+class Result(NamedTuple):
+    """One derained file."""
+
+    source: Path
+    target: Path
+    size: tuple[int, int]  # width and height in pixels
+    seconds: float
+    run: int  # index into the facts
+
+
+class Record:
+    """Appends the results of a run to the record of its folder. A fault is printed, not raised.
+
+    Args:
+        folder: the output folder.
+        facts: about this run, by heading; plain JSON values.
+    """
+
+    def __init__(self, folder: Path, facts: Facts) -> None:
+        self.folder, self._head = folder, {"run": facts}
+
+    def add(self, source: Path, target: Path, seconds: float) -> None:
+        """Add a result.
+
+        Args:
+            source: the rainy file.
+            target: the derained file, somewhere in the folder.
+            seconds: time it took.
+        """
+        try:
+            result = {
+                "result": target.relative_to(self.folder).as_posix(),
+                "source": str(source.absolute()),
+                "size": _size(target),
+                "seconds": seconds,
+            }
+            text = json.dumps(result) + "\n"
+            if self._head:  # after an empty line, which ends what an interruption left incomplete
+                text = "\n" + json.dumps(self._head) + "\n" + text
+            with (self.folder / NAME).open("a", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+            self._head = {}
+        except Exception as error:  # the picture is written, and the next one may be, too
+            note = f"note: {target} is missing in {self.folder / NAME}: {error}"
+            tqdm.write(note, file=sys.stderr)
+
+
+def read(folder: Path) -> tuple[list[Result], list[Facts]]:
+    """Read the results that still exist, each in its last form; and the facts of all runs.
+
+    Lines that an interruption left incomplete are skipped.
+
+    Raises:
+        UserError: there is no record, or none of its results exists.
+    """
+    if not (folder / NAME).is_file():
+        raise UserError(f"no {NAME} in {folder}: expected an output folder of show.py")
+    runs: list[Facts] = []
+    results: dict[str, Result] = {}
+    for text in (folder / NAME).read_text("utf-8", errors="replace").splitlines():
+        try:
+            line = json.loads(text)
+            if "run" in line:
+                runs.append(line["run"])
+            elif runs and (folder / line["result"]).is_file():
+                target, (width, height) = folder / line["result"], line["size"]
+                results[line["result"]] = Result(
+                    Path(line["source"]), target, (width, height), line["seconds"], len(runs) - 1
+                )
+        except (ValueError, LookupError, TypeError):
+            continue
+    if not results:
+        raise UserError(f"{folder / NAME} names no result that exists: derain something first")
+    return list(results.values()), runs
+
+
+def _size(path: Path) -> tuple[int, int]:
+    if is_video(path):
+        height, width = next(iter(Frames(path))).shape[:2]
+        return width, height
+    with Image.open(path) as file:
+        return file.size
