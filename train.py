@@ -80,6 +80,7 @@ def optimize(run: Run, interruption: Interruption) -> None:
                 loss = run.loss(run.model(rainy), clean) / recipe.accumulate
                 loss.backward()
             total += loss.detach()
+            del loss  # and its graph, before the next forward pass
         norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip or math.inf)
         optimizer.step()
         meter.add(total, norm)

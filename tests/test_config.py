@@ -128,41 +128,41 @@ def test_help_shows_the_defaults_of_the_preset(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["rain100x"], r"^no preset 'rain100x': did you mean rain1"),
-        (["nowhere"], r"^no preset 'nowhere': there are synthetic, rain100h"),
-        (["--lrr", "1"], r"^Unrecognized options: --lrr, 1 \(did you mean --lr\?\); see"),
-        (["--lr", "fast"], r"^Error parsing --lr: could not convert string to float: 'fast'; see"),
-        (["--lr"], r"^Missing value for argument '--lr'"),
-        (["--loss", "l1"], r"^invalid choice 'l1' for argument '--loss'.*'danet'\)"),
-        (["--channels", "20"], r"^--channels must be a multiple of 16, got 20$"),
-        (["--footprint", "4"], r"^--footprint must be odd, got 4$"),
-        (["--batch-size", "0"], r"^--batch-size must be positive and finite, got 0$"),
-        (["--clip", "-1"], r"^--clip must be positive and finite, got -1"),
-        (["--image-size", "8"], r"^--image-size must be between 16 and 300, got 8$"),
+        (["rain100x"], r"'rain100x': did you mean rain1"),
+        (["nowhere"], r"'nowhere': .*synthetic, rain100h"),
+        (["--lrr", "1"], r"--lrr.*did you mean --lr\?"),
+        (["--lr", "fast"], r"--lr: .*'fast'"),
+        (["--lr"], r"'--lr'"),
+        (["--loss", "l1"], r"'l1'.*'--loss'.*'danet'"),
+        (["--channels", "20"], r"^--channels .*got 20$"),
+        (["--footprint", "4"], r"^--footprint .*got 4$"),
+        (["--batch-size", "0"], r"^--batch-size .*got 0$"),
+        (["--clip", "-1"], r"^--clip .*got -1"),
+        (["--image-size", "8"], r"^--image-size .*got 8$"),
         (
             ["--lr", "1", "rain12"],
-            r"Unrecognized options: rain12 \(rain12 is a preset: it comes fi",
+            r"rain12 is a preset",
         ),
-        (["--exchange", "0.7", "--modelled", "0.4"], r"^--exchange and --modelled must sum to at"),
-        (["--structures", "1.1"], r"^--structures must be at most 1, got 1.1$"),
-        (["--drops", "-0.1"], r"^--drops must not be negative or infinite, got -0.1$"),
-        (["--drops", "0.7", "--dry", "0.4"], r"^--drops and --dry must sum to at most 1, got 0.7"),
-        (["--veil", "1"], r"^--veil must be below 1, got 1$"),
-        (["--jpeg", "101"], r"^--jpeg must be at most 100, got 101$"),
-        (["--layer-size", "1.5", "0.5"], r"^--layer-size must be two ascending factors in .*0.5$"),
-        (["--layer-gain", "0", "1"], r"^--layer-gain must be two ascending factors in .* 0 1$"),
-        (["--layer-angle", "200"], r"^--layer-angle must be at most 180, got 200$"),
-        (["--loss", "danet"], r"^--loss danet needs the outputs of DANet, not of jdnet$"),
-        (["--milestones", "nan"], r"^--milestones must be between 0 and 1, got \(nan,\)$"),
-        (["--seed", str(2**63)], r"^--seed must be below 2\^63, got 9223"),
-        (["--cooldown", "2"], r"^--cooldown must be at most 1, got 2$"),
-        (["--weight-decay", "0.1"], r"^--weight-decay needs --optimizer muon$"),
-        (["--threads", "0"], r"^--threads must be positive and finite, got 0$"),
-        (["--workers", "-1"], r"^--workers must not be negative or infinite, got -1"),
-        (["--passes", "inf"], r"^--passes must be positive and finite, got inf"),
-        (["--save-minutes", "nan"], r"^--save-minutes must not be negative or infinite, got nan"),
-        (["rain100l", "--units", "0"], r"^--units must be positive and finite, got 0$"),
-        (["rain100l", "--test-folder"], r"^Missing value for argument '--test-folder'"),
+        (["--exchange", "0.7", "--modelled", "0.4"], r"^--exchange and --modelled .*0.7 and 0.4"),
+        (["--structures", "1.1"], r"^--structures .*got 1.1$"),
+        (["--drops", "-0.1"], r"^--drops .*got -0.1$"),
+        (["--drops", "0.7", "--dry", "0.4"], r"^--drops and --dry .*got 0.7"),
+        (["--veil", "1"], r"^--veil .*got 1$"),
+        (["--jpeg", "101"], r"^--jpeg .*got 101$"),
+        (["--layer-size", "1.5", "0.5"], r"^--layer-size .*got 1.5 0.5$"),
+        (["--layer-gain", "0", "1"], r"^--layer-gain .*got 0 1$"),
+        (["--layer-angle", "200"], r"^--layer-angle .*got 200$"),
+        (["--loss", "danet"], r"^--loss danet .*jdnet$"),
+        (["--milestones", "nan"], r"^--milestones .*nan"),
+        (["--seed", str(2**63)], r"^--seed .*got 9223"),
+        (["--cooldown", "2"], r"^--cooldown .*got 2$"),
+        (["--weight-decay", "0.1"], r"^--weight-decay .*--optimizer muon"),
+        (["--threads", "0"], r"^--threads .*got 0$"),
+        (["--workers", "-1"], r"^--workers .*got -1"),
+        (["--passes", "inf"], r"^--passes .*got inf"),
+        (["--save-minutes", "nan"], r"^--save-minutes .*got nan"),
+        (["rain100l", "--units", "0"], r"^--units .*got 0$"),
+        (["rain100l", "--test-folder"], r"'--test-folder'"),
     ],
 )
 def test_errors_on_the_command_line_are_one_line(arguments: list[str], message: str) -> None:
@@ -174,9 +174,9 @@ def test_errors_on_the_command_line_are_one_line(arguments: list[str], message: 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--limit", "0"], "--limit must be positive"),
-        (["--conventions"], "--conventions needs at least one"),
-        (["--tile", "-7"], "--tile must not be negative"),
+        (["--limit", "0"], "--limit"),
+        (["--conventions"], "--conventions"),
+        (["--tile", "-7"], "--tile"),
     ],
 )
 def test_eval_flag_errors(flags: list[str], message: str) -> None:
@@ -185,7 +185,7 @@ def test_eval_flag_errors(flags: list[str], message: str) -> None:
 
 
 def test_another_program_with_the_flags_of_train() -> None:
-    with pytest.raises(UserError, match=r"\?\); see python -m tools.check_data rain12 --help$"):
+    with pytest.raises(UserError, match=r"python -m tools.check_data rain12 --help$"):
         train_config(["rain12", "--lrr", "1"], "python -m tools.check_data")
 
 
@@ -220,12 +220,12 @@ def test_tool_options() -> None:
     [
         (
             [],
-            r"^Missing from python -m tools.some: SOURCE File to read. \(required\); see python -m",
+            r"SOURCE.*python -m tools.some --help$",
         ),
-        (["f", "g"], r"^Unrecognized options: g; see"),
-        (["f", "--mode", "c"], r"^invalid choice 'c' for argument '--mode'. .*'b'\); see"),
-        (["f", "--sizes"], r"^--sizes needs at least one value; see python -m tools.some --help$"),
-        (["f", "--size", "1x1"], r"\(did you mean --sizes\?\); see python -m tools.some --help$"),
+        (["f", "g"], r"options: g;"),
+        (["f", "--mode", "c"], r"'c'.*'--mode'.*'b'"),
+        (["f", "--sizes"], r"^--sizes .*python -m tools.some --help$"),
+        (["f", "--size", "1x1"], r"did you mean --sizes\?"),
     ],
 )
 def test_mistakes_in_tool_options_are_one_line(arguments: list[str], message: str) -> None:
@@ -255,9 +255,7 @@ def test_the_test_set_of_an_own_training_set(
 
 
 def test_show_without_input() -> None:
-    with pytest.raises(
-        UserError, match=r"^no inputs: .*`python show.py photo.jpg` writes derained"
-    ):
+    with pytest.raises(UserError, match=r"python show.py photo.jpg"):
         show_config(["--weights", "w.pt"])
 
 

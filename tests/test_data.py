@@ -74,35 +74,35 @@ def test_layout_errors(tmp_path: Path, rain100_folder: Path, picture: Picture) -
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         find_pairs(tmp_path / "nowhere", "rain100")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"nothing to read in .*empty"):
+    with pytest.raises(UserError, match=r"empty"):
         find_pairs(tmp_path / "empty", "side-by-side")
-    with pytest.raises(UserError, match="has no subfolder named rainy or rain or input"):
+    with pytest.raises(UserError, match=r"rainy or rain or input"):
         find_pairs(rain100_folder, "two-folders")
     write_image(tmp_path / "other" / "a.png", picture())
     with pytest.raises(UserError, match=r"no norain-N.png in .*other"):
         find_pairs(tmp_path / "other", "rain100")
     (rain100_folder / "norain-9.png").unlink()
     write_image(rain100_folder / "norain-8.png", picture())
-    with pytest.raises(UserError, match=r"2 images without a partner .*: rain-9.png, norain-8.png"):
+    with pytest.raises(UserError, match=r"^2 .*rain-9.png, norain-8.png"):
         find_pairs(rain100_folder, "rain100")
 
 
 def test_pair_errors(tmp_path: Path, rain100_folder: Path, picture: Picture) -> None:
     write_image(rain100_folder / "rain-9.png", picture(24, 30))
-    with pytest.raises(UserError, match=r"rain-9.png and .*norain-9.png differ .*30x24 and 32x24"):
+    with pytest.raises(UserError, match=r"rain-9.png .*norain-9.png .*30x24 and 32x24"):
         FolderPairs(find_pairs(rain100_folder, "rain100"))
     whole = (rain100_folder / "rain-1.png").read_bytes()
     (rain100_folder / "rain-9.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match=r"cannot read .*rain-9.png"):
+    with pytest.raises(UserError, match=r"rain-9.png"):
         FolderPairs(find_pairs(rain100_folder, "rain100"))
     write_image(rain100_folder / "rain-9.png", picture().astype(np.uint16))
     with pytest.raises(UserError, match="16 bits"):
         FolderPairs(find_pairs(rain100_folder, "rain100"))
     write_image(tmp_path / "wide" / "1.png", picture(8, 9))
-    with pytest.raises(UserError, match="9 pixels wide"):
+    with pytest.raises(UserError, match=r"9 pixels"):
         FolderPairs(find_pairs(tmp_path / "wide", "side-by-side"))
     write_image(tmp_path / "wide" / "1.jpg", picture(8, 10))
-    with pytest.raises(UserError, match=r"1.jpg and 1.png have the same name"):
+    with pytest.raises(UserError, match=r"1.jpg and 1.png"):
         find_pairs(tmp_path / "wide", "side-by-side")
 
 
@@ -187,7 +187,7 @@ def test_number_of_variants_per_augmentation() -> None:
 
 
 def test_patch_larger_than_an_image() -> None:
-    with pytest.raises(UserError, match=r"patches of 21x21 do not fit ramp \(24x20 pixels\)"):
+    with pytest.raises(UserError, match=r"21x21 .*ramp .*24x20.*--patch-size"):
         Patches([ramp_pair(40, 40), ramp_pair()], 21, 0)
 
 

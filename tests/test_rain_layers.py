@@ -72,7 +72,7 @@ def test_rain_that_is_not_a_grey_layer(picture: Picture) -> None:
     assert rain_layer(pair) is not None
     modelled = SyntheticPairs("train", 1, 64)
     assert rain_layer(modelled[0]) is None
-    with pytest.raises(UserError, match=r"cannot exchange the rain of 000-astro.*--exchange 0"):
+    with pytest.raises(UserError, match=r"000-astro.*--exchange 0"):
         extract_layers(modelled)
 
 
@@ -306,9 +306,7 @@ def test_folders_of_clean_images_and_layers(folders: Folders, picture: Picture) 
     assert np.array_equal(of_pairs.images, extract_layers(additive_pairs(picture, 5)[3:]).images)
     assert np.array_equal(open_clean(folders.clean[1])[0], picture(seed=3))
     write_image(folders.layers[0] / "scene.png", picture())
-    with pytest.raises(
-        UserError, match=r"scene.png is not a rain layer: expected an image of grey"
-    ):
+    with pytest.raises(UserError, match=r"scene.png"):
         open_layers(folders.layers[0])
 
 

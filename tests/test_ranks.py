@@ -129,7 +129,7 @@ def test_shares_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(ranks, "rank", lambda number=number: number)
         shares += ranks.share_of_batch(12)
     assert shares == list(range(12))
-    with pytest.raises(UserError, match=r"number of processes, 3, got 10: use 9 or 12"):
+    with pytest.raises(UserError, match=r"--batch-size .* 3, got 10: use 9 or 12"):
         ranks.share_of_batch(10)
     with pytest.raises(UserError, match=r"got 2: use 3$"):
         ranks.share_of_batch(2)
@@ -171,7 +171,7 @@ def test_the_number_of_gpus_is_part_of_the_settings(
     """DataParallel gives every GPU its own BatchNorm statistics."""
     train(tiny)
     monkeypatch.setattr(resume, "batch_norm_replicas", lambda model: 2)
-    with pytest.raises(UserError, match=r"other settings \(batch_norm_replicas 1, now 2\)"):
+    with pytest.raises(UserError, match=r"batch_norm_replicas 1, now 2"):
         train(tiny)
     monkeypatch.undo()
     train(tiny)
@@ -186,7 +186,7 @@ def test_the_number_of_gpus_is_part_of_the_settings(
 
 
 def test_tf32_needs_a_gpu(tiny: Config) -> None:
-    with pytest.raises(UserError, match="--precision tf32 needs a GPU, got cpu"):
+    with pytest.raises(UserError, match=r"--precision tf32 .*cpu"):
         train(replace(tiny, machine=replace(tiny.machine, precision="tf32", device="cpu")))
 
 

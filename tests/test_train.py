@@ -152,13 +152,13 @@ def test_length_can_change_before_the_cooldown(muon: Config, tmp_path: Path) -> 
     train(cooled)
     assert_identical(weights_of(muon), weights_of(cooled))
 
-    with pytest.raises(UserError, match=r"other settings \(training.steps 12, now 1000\)"):
+    with pytest.raises(UserError, match=r"training.steps 12, now 1000"):
         train(longer)  # its cooldown is over
     late = with_training(replace(longer, run=tmp_path / "late"), steps=1000)
     train_until(late, 8)
-    with pytest.raises(UserError, match=r"other settings \(training.steps 1000, now 12\)"):
+    with pytest.raises(UserError, match=r"training.steps 1000, now 12"):
         train(with_training(late, steps=12))  # step 7 would have had a lower rate
-    with pytest.raises(UserError, match=r"other settings \(training.lr 0.002, now 0.003\)"):
+    with pytest.raises(UserError, match=r"training.lr 0.002, now 0.003"):
         train(with_training(late, lr=0.003))
 
 
@@ -198,7 +198,7 @@ def test_a_full_disk_stops_the_log_with_one_line(
     with resumed(run):
         monkeypatch.setattr(run.log.board, "write_event", fail)
         for _ in range(20):  # more than the queue of tensorboardX holds
-            with pytest.raises(UserError, match=r"cannot write .*tensorboard: No space left"):
+            with pytest.raises(UserError, match=r"tensorboard: No space left"):
                 run.log.event("step", 1, loss=0.5)
 
 
@@ -214,7 +214,7 @@ def test_regrouped_layers_are_other_data(muon: Config, tmp_path: Path) -> None:
     train(config)
     train(config)
     together = replace(muon.data, layers=(tmp_path / "both",))
-    with pytest.raises(UserError, match=r"other settings \(layer_sources"):
+    with pytest.raises(UserError, match=r"layer_sources"):
         train(replace(config, data=together))
 
 
@@ -241,7 +241,7 @@ def test_sigterm_saves_and_names_the_command_that_resumes(
 
     monkeypatch.setattr(script, "learning_rate", terminate)
     handler = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(Interrupted, match=r"SIGTERM after step 1 of 6.*resume: python ") as stop:
+    with pytest.raises(Interrupted, match=r"SIGTERM .*step 1 of 6.*: python ") as stop:
         train(broken)
     assert stop.value.signal == signal.SIGTERM
     assert signal.getsignal(signal.SIGTERM) == handler
@@ -262,7 +262,7 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
 def test_two_runs_in_one_folder(tiny: Config) -> None:
     with (
         resumed(build_run(tiny)),
-        pytest.raises(UserError, match=r"another process is training in .*--run"),
+        pytest.raises(UserError, match=r"run: .*--run"),
     ):
         train(tiny)
     train(tiny)
@@ -283,9 +283,7 @@ def test_a_damaged_state_is_refused_and_the_one_before_offered(
         bias = checkpoint.load(latest)["network"]["head.bias"].numpy().tobytes()
         content[content.index(bias)] ^= 1
     latest.write_bytes(content)
-    with pytest.raises(
-        UserError, match=r"latest.pt.* delete it to resume from .*previous.pt, step 3"
-    ):
+    with pytest.raises(UserError, match=r"latest.pt.*previous.pt, step 3"):
         train(broken)
     latest.unlink()
     train(broken)
@@ -302,7 +300,7 @@ def test_a_damaged_state_is_refused_and_the_one_before_offered(
 
 def test_a_folder_that_cannot_be_written(tiny: Config, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"cannot write .*file/run: Not a directory"):
+    with pytest.raises(UserError, match=r"file/run: Not a directory"):
         train(replace(tiny, run=tmp_path / "file" / "run"))
 
 
@@ -411,11 +409,9 @@ def test_validation_pairs_select_the_weights(tiny: Config) -> None:
     metadata = checkpoint.load_weights(config.run / "best.pt").metadata
     assert metadata["validation_psnr_y"] == max(scored)
     monitoring = replace(config.monitoring, eval_every=1)
-    with pytest.raises(UserError, match=r"other settings \(eval_every 3, now 1\)"):
+    with pytest.raises(UserError, match=r"eval_every 3, now 1"):
         train(replace(config, monitoring=monitoring))
-    with pytest.raises(
-        UserError, match="--validation must be below the number of training pairs, 6, got 6"
-    ):
+    with pytest.raises(UserError, match=r"--validation .* 6, got 6"):
         train(with_training(tiny, validation=6))
 
 
@@ -459,15 +455,15 @@ def test_init_from_weights(
     assert train(grown).mean("y", "psnr") == pytest.approx(psnr, abs=1e-3)
     (start,) = log_of(still, "start")
     assert start["init_sha256"] == hashlib.sha256(first.read_bytes()).hexdigest()
-    with pytest.raises(UserError, match="other settings \\(init_sha256"):
+    with pytest.raises(UserError, match=r"init_sha256"):
         train(replace(still, init_from=None))
     wider = replace(
         still, network=JDNetConfig(units=1, channels=32, scales=2), run=tmp_path / "third"
     )
-    with pytest.raises(UserError, match="does not fit this JDNet"):
+    with pytest.raises(UserError, match=r"best.pt .*JDNet"):
         train(wider)
     assert not (tmp_path / "third").exists()
-    with pytest.raises(UserError, match=r"--init-from .*best.pt would be overwritten"):
+    with pytest.raises(UserError, match=r"--init-from .*best.pt"):
         train(replace(tiny, init_from=first))
     capsys.readouterr()
     other = JDNetConfig(units=1, channels=16, scales=2, pooling=2, position="patch")
@@ -489,7 +485,7 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
         return (stages[-1] - clean).mean() * (float("nan") if len(calls) == 4 else 1.0)
 
     monkeypatch.setitem(losses.LOSSES, "ssim", explode)
-    message = r"loss nan with gradient norm nan at step 3: the last good state is .*latest.pt"
+    message = r"nan.* step 3: .*latest.pt.*--lr"
     with pytest.raises(UserError, match=message):
         train(tiny)
     assert tiny.run is not None
@@ -499,20 +495,20 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
 
     calls[:] = [0] * 3
     monitoring = replace(tiny.monitoring, save_minutes=5)
-    with pytest.raises(UserError, match=r"at step 0: no state saved; start a new --run"):
+    with pytest.raises(UserError, match=r"step 0: no state"):
         train(replace(tiny, monitoring=monitoring, run=tiny.run.with_name("other")))
 
 
 def test_resuming_with_other_settings_is_refused(tiny: Config) -> None:
     train(tiny)
-    with pytest.raises(UserError, match=r"other settings \(training.lr 0.002, now 0.5\).*--run"):
+    with pytest.raises(UserError, match=r"training.lr 0.002, now 0.5"):
         train(with_training(tiny, lr=0.5))
     data = Synthetic(train_pairs=6, test_pairs=2, image_size=32, heaviness="heavy")
-    with pytest.raises(UserError, match=r"other settings \(data_sha256 "):
+    with pytest.raises(UserError, match=r"data_sha256 "):
         train(replace(tiny, data=data))
-    with pytest.raises(UserError, match=r"other settings \(training.optimizer adam, now muon\)"):
+    with pytest.raises(UserError, match=r"training.optimizer adam, now muon"):
         train(with_training(tiny, optimizer="muon"))
-    with pytest.raises(UserError, match=r"other settings \(camera.noise 0.0, now 2.5\)"):
+    with pytest.raises(UserError, match=r"camera.noise 0.0, now 2.5"):
         train(replace(tiny, camera=Camera(noise=2.5)))
     train(replace(tiny, monitoring=replace(tiny.monitoring, eval_every=1)))  # still allowed
 
@@ -529,13 +525,13 @@ def test_data_errors_create_no_run_folder(
     large = with_training(
         replace(tiny, data=Folders("mine", rain100_folder, rain100_folder)), patch_size=25
     )
-    with pytest.raises(UserError, match=r"patches of 25x25 do not fit rain-1 \(32x24 pixels\)"):
+    with pytest.raises(UserError, match=r"25x25 .*rain-1 .*32x24.*--patch-size"):
         train(large)
     write_image(rain100_folder / "rain-1.png", picture(8, 8))
-    with pytest.raises(UserError, match=r"differ in size"):
+    with pytest.raises(UserError, match=r"rain-1.png .*8x8"):
         train(large)
     write_image(rain100_folder / "norain-1.png", picture(8, 8))
-    with pytest.raises(UserError, match=r"cannot score rain-1: it is smaller than 11x11 pixels"):
+    with pytest.raises(UserError, match=r"rain-1: .*11x11"):
         train(with_training(large, patch_size=8))
     assert not tiny.run.exists()
 
