@@ -42,7 +42,7 @@ SCENES: dict[Split, tuple[str, ...]] = {
 }
 
 
-class Rain(NamedTuple):
+class RainModel(NamedTuple):
     """Parameters of one kind of rain: ranges from which a value is drawn once per image."""
 
     density: tuple[float, float]  # streaks per 1000 pixels
@@ -54,8 +54,8 @@ class Rain(NamedTuple):
 
 
 RAINS = {
-    "light": Rain((5, 12), (20, 50), (0.6, 1.1), (0.5, 0.9), (-25, 25), (0.0, 0.03)),
-    "heavy": Rain((16, 32), (24, 70), (0.7, 1.3), (0.6, 1.0), (-35, 35), (0.05, 0.15)),
+    "light": RainModel((5, 12), (20, 50), (0.6, 1.1), (0.5, 0.9), (-25, 25), (0.0, 0.03)),
+    "heavy": RainModel((16, 32), (24, 70), (0.7, 1.3), (0.6, 1.0), (-35, 35), (0.05, 0.15)),
 }
 DEPTH_LAYERS = 4  # layer d is d times as far away as the nearest, layer 1
 ANGLE_SPREAD = 2.5  # standard deviation of a streak's angle around the common one, degrees
@@ -119,7 +119,7 @@ def _crop(photograph: Pixels, size: int, random: np.random.Generator) -> Pixels:
     return np.ascontiguousarray(resized)
 
 
-def add_rain(clean: Pixels, rain: Rain, random: np.random.Generator) -> Pixels:
+def add_rain(clean: Pixels, rain: RainModel, random: np.random.Generator) -> Pixels:
     """Add rain to an image, uint8 [H, W, 3] -> uint8 [H, W, 3]."""
     opacity = _streaks(clean.shape[0], clean.shape[1], rain, random)[..., None]
     light = random.uniform(0.85, 1.0)  # sky light, scattered by streaks and veil
@@ -131,7 +131,7 @@ def add_rain(clean: Pixels, rain: Rain, random: np.random.Generator) -> Pixels:
 
 
 def _streaks(
-    height: int, width: int, rain: Rain, random: np.random.Generator
+    height: int, width: int, rain: RainModel, random: np.random.Generator
 ) -> NDArray[np.float64]:
     """Combined opacity of all streaks, [H, W] in [0, 1]."""
     density, length, thickness, opacity, angle = (random.uniform(*r) for r in rain[:5])

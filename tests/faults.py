@@ -61,16 +61,19 @@ class Lab:
 
         Args:
             name: folder of the run.
-            ranks: number of processes; torchrun starts them if there are several.
+            ranks: number of processes; torchrun starts them if there are several. These train
+                without self-attention, because processes on CPUs cannot share BatchNorm.
             limit: largest file the run can write, bytes.
         """
-        launcher = [sys.executable]
+        launcher, command = [sys.executable], [*TRAIN, "--steps", str(STEPS)]
+        command += ["--run", str(self.folder / name)]
         if ranks > 1:
             torchrun = ("-m", "torch.distributed.run", "--standalone", "--max-restarts", "2")
             launcher += [*torchrun, "--nproc-per-node", str(ranks), "--"]
+            command.append("--no-self-attention")
         set_limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit or 0, limit or 0))
         return subprocess.Popen(
-            [*launcher, *TRAIN, "--steps", str(STEPS), "--run", str(self.folder / name)],
+            [*launcher, *command],
             cwd=REPOSITORY,
             env={**os.environ, **ENVIRONMENT},
             stdout=subprocess.DEVNULL,

@@ -172,10 +172,19 @@ def parallel(module: nn.Module, device: torch.device) -> nn.Module:
     """Average the gradients of a module over the ranks; with one rank, return it unchanged.
 
     BatchNorm, in place, gets the statistics of the whole batch.
+
+    Raises:
+        UserError: the module has BatchNorm and is not on a GPU, as `nn.SyncBatchNorm` requires.
     """
     if size() == 1:
         return module
-    _synchronize_batch_norm(module, device)
+    if device.type == "cuda":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)
+    elif any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules()):
+        raise UserError(
+            f"expected GPUs, got {size()} processes on CPUs, where each would have its own "
+            "BatchNorm statistics: use one process with --threads N"
+        )
     return DistributedDataParallel(
         module, [device] if device.type == "cuda" else None, forward_sync_buffers=False
     )
@@ -186,59 +195,3 @@ def accumulating(module: nn.Module, is_last: bool) -> contextlib.AbstractContext
     if isinstance(module, DistributedDataParallel) and not is_last:
         return module.no_sync()
     return contextlib.nullcontext()
-
-
-def _synchronize_batch_norm(module: nn.Module, device: torch.device) -> None:
-    if device.type == "cuda":
-        nn.SyncBatchNorm.convert_sync_batchnorm(module)
-        return
-    for layer in module.modules():
-        if type(layer) is nn.BatchNorm2d:
-            layer.__class__ = SyncBatchNormCPU
-
-
-class SyncBatchNormCPU(nn.BatchNorm2d):
-    """BatchNorm2d with the statistics of all ranks; `nn.SyncBatchNorm` needs a GPU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]."""
-        if not self.training:
-            return super().forward(x)
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        variance, mean = torch.var_mean(wide, (0, 2, 3), correction=0)
-        variances, means = _gather(torch.stack([variance, mean])).unbind(1)
-        mean = means.mean(0)
-        variance = (variances + (means - mean).square()).mean(0)
-        with torch.no_grad():
-            assert self.running_mean is not None
-            assert self.running_var is not None
-            assert self.num_batches_tracked is not None
-            assert self.momentum is not None
-            count = size() * x.numel() // x.shape[1]
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-            self.num_batches_tracked += 1
-        scale = self.weight * (variance + self.eps).rsqrt()
-        shift = self.bias - mean * scale
-        out: Tensor = wide * scale.view(1, -1, 1, 1) + shift.view(1, -1, 1, 1)
-        return out.to(x.dtype)
-
-
-def _gather(values: Tensor) -> Tensor:
-    """Stack a tensor of all ranks along a new first dimension, with a gradient."""
-    gathered: Tensor = _Gather.apply(values)  # type: ignore[no-untyped-call]
-    return gathered
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        gathered = [torch.empty_like(values) for _ in range(size())]
-        dist.all_gather(gathered, values)
-        return torch.stack(gathered)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        total = grads[0].contiguous()
-        dist.all_reduce(total)  # the losses of all ranks depend on these values
-        return total[rank()]
