@@ -108,7 +108,7 @@ def optimize(run: Run, interruption: Interruption) -> None:
 
 def interrupted(run: Run, done: int, interruption: Interruption) -> Interrupted:
     """The exception that ends an interrupted run, with the command that resumes it."""
-    reason = interruption.received or signal.SIGTERM  # None on ranks that only heard of it
+    reason = interruption.received or signal.SIGTERM  # None on the ranks without a signal
     command = f"{ranks.launcher()} {shlex.join(sys.argv)}"
     return Interrupted(
         f"stopped by {reason.name} after step {done} of {run.steps}, which is saved; to resume: "
