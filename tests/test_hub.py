@@ -39,6 +39,7 @@ def test_six_lines_derain_a_photograph(tmp_path: Path, monkeypatch: pytest.Monke
     assert np.array_equal(read_image(tmp_path / "derained.png"), to_pixels(expected))
 
 
+@pytest.mark.slow
 def test_hub_loads_the_network_from_any_folder(tmp_path: Path) -> None:
     code = example("torch.hub").replace("PATH_OF_THIS_REPOSITORY", str(ROOT))
     assert str(ROOT) in code

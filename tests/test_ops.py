@@ -204,6 +204,7 @@ def gpu() -> str:
     return "cuda"
 
 
+@pytest.mark.slow
 def test_triton_in_its_interpreter() -> None:
     """Run the tests with the fixture `gpu`; TRITON_INTERPRET must be set before the import."""
     if importlib.util.find_spec("triton") is None:
