@@ -38,6 +38,7 @@ def test_three_lines_derain_a_photograph(tmp_path: Path, monkeypatch: pytest.Mon
     assert np.array_equal(read_image(tmp_path / "derained.png"), expected)
 
 
+@pytest.mark.slow
 def test_hub_loads_the_network_from_any_folder(tmp_path: Path) -> None:
     code = example("torch.hub").replace("PATH_OF_THIS_REPOSITORY", str(ROOT))
     assert str(ROOT) in code

@@ -22,6 +22,10 @@ from models.jdnet.self_calibration import SelfCalibratedConv
 from models.load import grow
 
 FIXTURE = load_fixture("jdnet.json")
+PRECISIONS = [
+    pytest.param(torch.float64, 1e-9, id="f64", marks=pytest.mark.slow),
+    pytest.param(torch.float32, 1e-4, id="f32"),
+]
 ABLATIONS: dict[str, dict[str, Any]] = {
     "jdnet": {},
     "jdnet_r1": {"self_attention": False, "self_calibration": False},
@@ -29,9 +33,7 @@ ABLATIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_outputs_and_gradients_of_the_released_code(
     name: str, dtype: torch.dtype, tolerance: float
@@ -47,9 +49,7 @@ def test_outputs_and_gradients_of_the_released_code(
     assert_gradients_match(network, output.square().mean(), expected["grad"], tolerance)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 def test_training_mode_of_the_released_code(dtype: torch.dtype, tolerance: float) -> None:
     network = filled(JDNet(), dtype).train()
     with torch.no_grad():
@@ -171,6 +171,7 @@ def test_channels_last_filters_change_no_value() -> None:
     torch.testing.assert_close(other(rainy), plain(rainy))
 
 
+@pytest.mark.slow
 def test_overfits_one_patch() -> None:
     torch.manual_seed(0)
     network = JDNet(JDNetConfig(units=1, channels=16))

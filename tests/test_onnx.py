@@ -35,11 +35,14 @@ def model(network: JDNet) -> bytes:
     return export_onnx.export(network)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(32, 32), (47, 33), UNEVEN])
 def test_onnx_is_pytorch_at_any_size(network: JDNet, model: bytes, size: tuple[int, int]) -> None:
     assert export_onnx.difference(network, model, [size]) < 1e-5
+    assert str(Path.cwd()).encode() not in model
 
 
+@pytest.mark.slow
 def test_the_documented_lines_run_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: JDNet, model: bytes
 ) -> None:
@@ -78,6 +81,7 @@ class OneSize(PReNet):
         return rainy + torch.linspace(0, 1, rainy.shape[3])
 
 
+@pytest.mark.slow
 def test_a_network_of_one_size_is_refused() -> None:
     """torch.onnx.export says nothing, and fixes the size."""
     network = OneSize(PReNetConfig(stages=1, channels=4)).eval()
@@ -85,6 +89,7 @@ def test_a_network_of_one_size_is_refused() -> None:
         export_onnx.export(network)
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: bytes
 ) -> None:

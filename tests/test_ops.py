@@ -205,6 +205,7 @@ def gpu() -> str:
     return "cuda"
 
 
+@pytest.mark.slow
 def test_triton_in_its_interpreter() -> None:
     """Run the tests with the fixture `gpu`; TRITON_INTERPRET must be set before the import."""
     if importlib.util.find_spec("triton") is None:
@@ -496,54 +497,33 @@ FUSIONS = [(2, 32, 64, 64, 4), (1, 16, 37, 53, 4), (3, 48, 1, 7, 2), (1, 8, 9, 6
 def test_scale_fusion_longhand(
     shape: tuple[int, int, int, int, int], dtype: torch.dtype, tolerance: float
 ) -> None:
-    """Includes odd sizes; 8 channels are not a multiple of the vector width of the C++ code."""
-    check_fusion(fusion_inputs(*shape, dtype=dtype), fuse_scales, tolerance)
+    """Outputs and gradients of the formula in float64.
 
-
-@pytest.mark.parametrize(("dtype", "tolerance"), DTYPES[1:], ids=["f32", "bf16"])
-@pytest.mark.parametrize("shape", [(2, 32, 8, 7, 3), (1, 12, 5, 70, 2), (1, 4, 37, 1, 1)])
-def test_triton_scale_fusion(
-    shape: tuple[int, int, int, int, int], dtype: torch.dtype, tolerance: float, gpu: str
-) -> None:
-    """Includes rows of several blocks, and channels that are not a power of two."""
-    first, others, residual = fusion_inputs(*shape, dtype=dtype)
-    moved = first.to(gpu), [x.to(gpu) for x in others], residual.to(gpu)
-    check_fusion(moved, partial(fuse_scales, implementation="triton"), tolerance)
-
-
-def test_triton_nearest_interpolation(gpu: str) -> None:
-    """Up and down, between lengths whose ratio is rounded."""
-    for width in (6, 11, 37, 50):
-        first = torch.zeros(1, 1, 1, width, device=gpu)
-        others = [torch.rand(1, 1, 1, length, device=gpu) for length in (1, 3, 7, 13, 41)]
-        check_fusion((first, others, first), partial(fuse_scales, implementation="triton"), 1e-5)
-
-
-def check_fusion(inputs: Fusion, function: Callable[..., Tensor], tolerance: float) -> None:
-    """Compare outputs and gradients with those of the formula in float64."""
+    Includes odd sizes; 8 channels are not a multiple of the vector width of the C++ code.
+    """
+    inputs = fusion_inputs(*shape, dtype=dtype)
     results = []
-    for run, dtype in ((fuse_longhand, torch.float64), (function, inputs[0].dtype)):
+    for run, precision in ((fuse_longhand, torch.float64), (fuse_scales, dtype)):
         flat = (inputs[0], *inputs[1], inputs[2])
-        first, *others, residual = leaves = [x.detach().to(dtype).requires_grad_() for x in flat]
+        first, *others, residual = leaves = [
+            x.detach().to(precision).requires_grad_() for x in flat
+        ]
         out = run(first, others, residual)
-        out.backward(
-            torch.linspace(-1, 1, out.numel(), dtype=dtype, device=out.device).view_as(out)
-        )
+        out.backward(torch.linspace(-1, 1, out.numel(), dtype=precision).view_as(out))
         results.append([out.detach(), *(x.grad for x in leaves if x.grad is not None)])
     assert len(results[0]) == len(results[1]) == len(inputs[1]) + 3
     for exact, ours in zip(*results, strict=True):
-        assert ours.dtype == inputs[0].dtype
+        assert ours.dtype == dtype
         error = (ours.double() - exact).abs().max().item()
         assert error < tolerance * max(1, exact.abs().max().item())
 
 
-@pytest.mark.parametrize("implementation", ["native", "torch"])
-def test_scale_fusion_is_registered_correctly(implementation: str) -> None:
-    if implementation == "native" and library.load() is None:
-        pytest.skip("no C++ compiler on this machine")
-    first, others, residual = fusion_inputs(1, 16, 6, 5, 2, torch.float32)
-    arguments = (first, others, residual, True, implementation)
-    torch.library.opcheck(torch.ops.jdnet.fuse_scales.default, arguments)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["C++", "PyTorch"])
+def test_scale_fusion_is_registered_correctly(dtype: torch.dtype) -> None:
+    first, others, residual = fusion_inputs(1, 16, 6, 5, 2, dtype)
+    arguments = [x.requires_grad_() for x in (first, *others, residual)]
+    operator = torch.ops.jdnet.fuse_scales.default
+    torch.library.opcheck(operator, (arguments[0], arguments[1:-1], arguments[-1], True))
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # its own

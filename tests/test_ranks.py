@@ -41,6 +41,7 @@ def flat(state: dict[str, Tensor]) -> Tensor:
     return torch.cat([value.double().flatten() for value in state.values()])
 
 
+@pytest.mark.slow
 def test_two_ranks_train_the_same_network(tiny: Config, tmp_path: Path) -> None:
     """R2 has no BatchNorm, so the ranks differ only in the order of sums; accumulation too."""
     recipe = ("--steps", "6", "--accumulate", "2", "--no-self-attention", "--lr", "5e-4")
@@ -95,6 +96,7 @@ with ranks.joined("cpu"):
 """
 
 
+@pytest.mark.slow
 def test_bookkeeping_of_two_ranks(tmp_path: Path) -> None:
     """The functions that talk to all ranks; BatchNorm on CPUs is refused."""
     script = tmp_path / "bookkeeping.py"

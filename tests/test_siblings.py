@@ -29,6 +29,10 @@ from tools.released_keys import released_key
 Sibling = DCSFN | DANet | PReNet | RESCAN
 
 FIXTURE = load_fixture("siblings.json")  # outputs in the order of stages()
+PRECISIONS = [
+    pytest.param(torch.float64, 1e-9, id="f64", marks=pytest.mark.slow),
+    pytest.param(torch.float32, 1e-4, id="f32"),
+]
 RELEASED: dict[str, Callable[[], Sibling]] = {
     "dcsfn": DCSFN,
     "danet": DANet,
@@ -67,9 +71,7 @@ def released_outputs(network: Sibling, rainy: Tensor) -> list[Tensor]:
     return [rainy - stage if isinstance(network, RESCAN) else stage for stage in stages]
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", RELEASED)
 def test_outputs_and_gradients_of_the_released_code(
     name: str, dtype: torch.dtype, tolerance: float

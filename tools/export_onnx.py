@@ -117,6 +117,8 @@ def export(network: Network) -> bytes:
             verbose=False,
         )
     assert program is not None
+    for node in program.model.graph:
+        node.metadata_props.clear()  # stack traces with the paths of this machine
     shape = program.model.graph.inputs[0].shape
     if shape is None or shape.is_static(2) or shape.is_static(3):
         raise UserError(f"torch cannot export {type(network).__name__} for images of any size")

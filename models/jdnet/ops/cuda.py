@@ -95,31 +95,24 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
 
 
 def _launch(kernel: Any, tensors: list[Tensor], inputs: Inputs, footprint: int) -> None:
-    """Launch a kernel of the attention on contiguous tensors, over the pixels of every image."""
+    """Launch a kernel on contiguous tensors, over the pixels of every image, on their device."""
     images, _, height, width = inputs.features.shape
     relations, positions, values = inputs.sizes
-    launch(
-        kernel,
-        (-(-height * width // BLOCK), images),
-        *(*tensors, height, width),
-        relations=relations,
-        positions=positions,
-        values=values,
-        channels=power_of_two(relations + positions),
-        depth=power_of_two(values),
-        footprint=footprint,
-        slope=SLOPE,
-        block=BLOCK,
-    )
+    with torch.cuda.device_of(inputs.features):
+        kernel[-(-height * width // BLOCK), images](
+            *(*tensors, height, width),
+            relations=relations,
+            positions=positions,
+            values=values,
+            channels=_power_of_two(relations + positions),
+            depth=_power_of_two(values),
+            footprint=footprint,
+            slope=SLOPE,
+            block=BLOCK,
+            enable_fp_fusion=True,  # fused multiply-add; Triton 3.10 no longer defaults to it
+        )
 
 
-def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **constants: Any) -> None:
-    """Launch a kernel on the device of its first tensor."""
-    with torch.cuda.device_of(arguments[0]):
-        # Fused multiply-add; Triton 3.10 no longer defaults to it.
-        kernel[grid](*arguments, **constants, enable_fp_fusion=True)
-
-
-def power_of_two(count: int) -> int:
+def _power_of_two(count: int) -> int:
     """The smallest power of two that is at least `count`."""
     return 1 << (count - 1).bit_length()

@@ -1,17 +1,10 @@
-"""Triton kernels of the operators. Imported only before a launch, because it needs Triton.
+"""Triton kernels of the pairwise attention (Eq. 2-4). Imported only before a launch.
 
-The arithmetic is always in float32.
-
-Pairwise attention (Eq. 2-4): a program handles `block` consecutive positions of one flattened
-image, one per thread. Its tiles are [channels, positions], so all values of a position stay in the
-registers of one thread, and sums over channels need no communication between threads. Tensors are
-contiguous, with the shapes of `Inputs`. `channels` and `depth` are R + P and V rounded up to powers
-of two, as Triton requires of tiles.
-
-Scale fusion (Eq. 9): tensors are channels-last, [B, H, W, C] in memory, and tiles are [pixels, C];
-`depth` is C rounded up to a power of two. A scale is described by its height, its width, and their
-ratios to the full height and width. All four are floats, because Triton would compile the kernels
-again for other integers in a tuple.
+The arithmetic is always in float32. A program handles `block` consecutive positions of one
+flattened image, one per thread. Its tiles are [channels, positions], so all values of a position
+stay in the registers of one thread, and sums over channels need no communication between threads.
+Tensors are contiguous, with the shapes of `Inputs`. `channels` and `depth` are R + P and V rounded
+up to powers of two, as Triton requires of tiles.
 """
 
 import triton
@@ -282,99 +275,3 @@ def backward_of_neighbours(
     tl.store(grad_keys + pixel, by_key * weight, mask=is_channel)
     grad_values = _planes(grad_psi + relations * plane, plane, depth)
     tl.store(grad_values + pixel, by_value, mask=is_value)
-
-
-@triton.jit
-def _nearest(i: tl.tensor, ratio: tl.tensor, length: tl.tensor) -> tl.tensor:
-    """The source index of torch's nearest interpolation, for a source of this length."""
-    return tl.minimum((i.to(tl.float32) * ratio).to(tl.int32), length - 1)
-
-
-@triton.jit(do_not_specialize=["height", "width"])
-def fuse_scales(
-    first: tl.tensor,
-    residual: tl.tensor,
-    out: tl.tensor,
-    positive: tl.tensor,
-    others: tl.tuple,
-    scales: tl.tuple,
-    height: int,
-    width: int,
-    channels: tl.constexpr,
-    depth: tl.constexpr,
-    for_backward: tl.constexpr,
-    slope: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
-    """LeakyReLU(first + sum of the up-sampled others) + residual, and where the sum is positive."""
-    line = tl.program_id(0)  # of all images
-    image, y = (line // height).to(tl.int64), line % height
-    x, c = (tl.program_id(1) * block + tl.arange(0, block))[:, None], tl.arange(0, depth)[None, :]
-    mask = (x < width) & (c < channels)
-    at = (line.to(tl.int64) * width + x) * channels + c
-    total = _load(first + at, mask)
-    for k in tl.static_range(len(others)):
-        rows, columns = tl.cast(scales[k][0], tl.int32), tl.cast(scales[k][1], tl.int32)
-        source = image * rows + _nearest(y, scales[k][2], rows)
-        source = source * columns + _nearest(x, scales[k][3], columns)
-        total += _load(others[k] + source * channels + c, mask)
-    result = total * _slopes(total, slope) + _load(residual + at, mask)
-    tl.store(out + at, result, mask=mask)
-    if for_backward:
-        tl.store(positive + at, (total > 0).to(tl.uint8), mask=mask)
-
-
-@triton.jit
-def fuse_scales_backward(
-    grad: tl.tensor,
-    positive: tl.tensor,
-    grad_first: tl.tensor,
-    size: int,
-    slope: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
-    """The gradient of `first`, `size` values."""
-    at = tl.program_id(0).to(tl.int64) * block + tl.arange(0, block)
-    slopes = _slopes(_load(positive + at, at < size), slope)
-    tl.store(grad_first + at, _load(grad + at, at < size) * slopes, mask=at < size)
-
-
-@triton.jit(do_not_specialize=["rows", "columns", "height", "width", "taps_y", "taps_x"])
-def fuse_scales_backward_of_scale(
-    grad_first: tl.tensor,
-    grad_other: tl.tensor,
-    rows: int,
-    columns: int,
-    row_ratio: tl.tensor,
-    column_ratio: tl.tensor,
-    height: int,
-    width: int,
-    taps_y: int,
-    taps_x: int,
-    channels: tl.constexpr,
-    depth: tl.constexpr,
-    block: tl.constexpr,
-) -> None:
-    """The gradient of one pixel of a scale: the sum over the pixels that it is up-sampled to.
-
-    These are among `taps_y` rows and `taps_x` columns. A program gathers one sum in a fixed order,
-    so the result is deterministic.
-    """
-    line, column = tl.program_id(0), tl.program_id(1)
-    image, row = (line // rows).to(tl.int64), line % rows
-    # Exact arithmetic gives the first pixel; the rounding of the ratio may move it by one.
-    top = (row * height + rows - 1) // rows - 1
-    left = (column * width + columns - 1) // columns - 1
-    c = tl.arange(0, depth)[None, :]
-    total = tl.zeros([block, depth], tl.float32)
-    for start in range(0, taps_y * taps_x, block):
-        tap = (start + tl.arange(0, block))[:, None]
-        y, x = top + tap // taps_x, left + tap % taps_x
-        mask = (tap < taps_y * taps_x) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-        mask &= (_nearest(y, row_ratio, rows) == row) & (
-            _nearest(x, column_ratio, columns) == column
-        )
-        at = ((image * height + y) * width + x) * channels + c
-        total += _load(grad_first + at, mask & (c < channels))
-    to = grad_other + (line.to(tl.int64) * columns + column) * channels
-    tl.store(to + c, tl.sum(total, axis=0)[None, :], mask=c < channels)

@@ -56,8 +56,8 @@ std::vector<Scale> read_scales(const int64_t *sizes, int64_t count, int64_t h, i
 }
 
 template <typename T>
-void forward(const T *first, const T *const *others, const T *residual, T *out, uint8_t *positive,
-             const std::vector<Scale> &scales, int64_t images, int64_t h, int64_t w, int64_t c) {
+void fuse(const T *first, const T *const *others, const T *residual, T *out, uint8_t *positive,
+          const std::vector<Scale> &scales, int64_t images, int64_t h, int64_t w, int64_t c) {
 #pragma omp parallel for schedule(static)
     for (int64_t line = 0; line < images * h; ++line) {
         const int64_t image = line / h, y = line % h;
@@ -80,53 +80,17 @@ void forward(const T *first, const T *const *others, const T *residual, T *out, 
     }
 }
 
-// grad_others must be zero-initialized. They are float32, because a pixel of the coarsest scale
-// accumulates hundreds of gradients.
-template <typename T>
-void backward(const T *grad, const uint8_t *positive, T *grad_first, float *const *grad_others,
-              const std::vector<Scale> &scales, int64_t images, int64_t h, int64_t w, int64_t c) {
-    // A task owns LANES channels of an image at every scale: no two write to the same address.
-#pragma omp parallel for collapse(2) schedule(static)
-    for (int64_t image = 0; image < images; ++image) {
-        for (int64_t from = 0; from < c; from += LANES) {
-            for (int64_t y = 0; y < h; ++y) {
-                for (int64_t x = 0; x < w; ++x) {
-                    const int64_t at = ((image * h + y) * w + x) * c + from;
-                    const auto mask = copy_from<Lanes<uint8_t>>(positive + at);
-                    Floats g = load(grad + at);
-                    g = __builtin_convertvector(mask, Lanes<int32_t>) ? g : SLOPE * g;
-                    store(g, grad_first + at);
-                    for (size_t k = 0; k < scales.size(); ++k) {
-                        const Scale &s = scales[k];
-                        float *other = grad_others[k] +
-                                       ((image * s.h + s.row[y]) * s.w + s.column[x]) * c + from;
-                        store(load(other) + g, other);
-                    }
-                }
-            }
-        }
-    }
-}
-
 }  // namespace
 
 extern "C" {
 
-// others and grad_others: arrays of `count` pointers; positive may be null in the forward.
+// others: `count` pointers; sizes: their heights and widths; positive is null without a backward.
 #define SCALE_FUSION(NAME, T)                                                                      \
-    void scale_fusion_forward_##NAME(const T *first, const T *residual, T *out,                    \
-                                     uint8_t *positive, const T *const *others,                    \
-                                     const int64_t *sizes, int64_t count, int64_t images,          \
-                                     int64_t h, int64_t w, int64_t c) {                            \
-        forward(first, others, residual, out, positive, read_scales(sizes, count, h, w), images,   \
-                h, w, c);                                                                          \
-    }                                                                                              \
-    void scale_fusion_backward_##NAME(const T *grad, const uint8_t *positive, T *grad_first,       \
-                                      float *const *grad_others, const int64_t *sizes,             \
-                                      int64_t count, int64_t images, int64_t h, int64_t w,         \
-                                      int64_t c) {                                                 \
-        backward(grad, positive, grad_first, grad_others, read_scales(sizes, count, h, w), images, \
-                 h, w, c);                                                                         \
+    void scale_fusion_##NAME(const T *first, const T *residual, T *out, uint8_t *positive,         \
+                             const T *const *others, const int64_t *sizes, int64_t count,          \
+                             int64_t images, int64_t h, int64_t w, int64_t c) {                    \
+        fuse(first, others, residual, out, positive, read_scales(sizes, count, h, w), images, h,   \
+             w, c);                                                                                \
     }
 
 SCALE_FUSION(float32, float)
