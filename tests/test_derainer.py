@@ -1,21 +1,28 @@
 """Deraining images of any size, with and without tiles."""
 
+import hashlib
 import os
 import weakref
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from config.networks import JDNetConfig
 from models import Derainer, JDNet, Network, derainer, tiling
 from models.network import Window
 from utils.errors import UserError
+from utils.image import read_image, to_pixels, to_tensor
 from utils.runtime import free_memory
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "jdnet-small-real.safetensors"
 
 
 class Shift(Network):
@@ -214,3 +221,54 @@ def test_an_ensemble_is_symmetric() -> None:
     torch.testing.assert_close(averaged, mirrored.flip(2))
     parts = Derainer(network)(image), Derainer(network)(image.flip(2)).flip(2)
     torch.testing.assert_close(averaged, (parts[0] + parts[1]) / 2)
+
+
+@pytest.mark.parametrize(("dtype", "channels"), [(np.uint8, 3), (np.uint16, 4)])
+def test_pixels_stay_pixels(dtype: type[np.unsignedinteger[Any]], channels: int) -> None:
+    """Of the same size, depth and alpha; a tensor gives the same values."""
+    torch.manual_seed(0)
+    derain = Derainer(JDNet(JDNetConfig(units=1, channels=16)).train())
+    peak = np.iinfo(dtype).max
+    pixels = np.random.default_rng(0).integers(0, peak, (20, 30, channels), dtype, endpoint=True)
+    derained = derain(pixels)
+    assert (derained.dtype, derained.shape) == (pixels.dtype, pixels.shape)
+    assert np.array_equal(derained[..., 3:], pixels[..., 3:])
+    expected = derain(to_tensor(pixels))
+    assert np.array_equal(derained[..., :3], to_pixels(expected, dtype))
+    assert derain.network.training  # but it ran in evaluation mode
+    derain.network.eval()
+    torch.testing.assert_close(derain.network(to_tensor(pixels)[None])[0], expected)
+
+
+def test_a_file_is_derained_with_its_tags(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png", dpi=(200, 200))
+    derain = Derainer(WEIGHTS)
+    derain.file(tmp_path / "a.png", tmp_path / "b" / "a.png")
+    assert np.array_equal(read_image(tmp_path / "b" / "a.png"), derain(pixels))
+    with Image.open(tmp_path / "b" / "a.png") as file:
+        assert round(file.info["dpi"][0]) == 200
+    with pytest.raises(UserError, match="nowhere"):
+        Derainer(tmp_path / "nowhere.pt")
+
+
+def test_a_derainer_says_what_it_is() -> None:
+    derain = Derainer(WEIGHTS, ensemble=True)
+    assert str(derain) == f"JDNet ({WEIGHTS}, ensemble)"
+    about = derain.describe()
+    assert about["sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+    assert (about["network"], about["arguments"]["units"], about["ensemble"]) == ("jdnet", 8, True)
+    assert str(Derainer(Shift())) == "Shift"
+
+
+def test_weights_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[Path] = []
+    read = Path.read_bytes
+
+    def note(path: Path) -> bytes:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", note)
+    Derainer(WEIGHTS).describe()
+    assert reads == [WEIGHTS]

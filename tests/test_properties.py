@@ -189,6 +189,7 @@ def same(one: Any, other: Any) -> bool:
 
 @quick
 @given(payloads, st.floats(0, 1, exclude_max=True), st.integers(1, 255))
+@pytest.mark.slow
 def test_any_checkpoint_is_read_back_or_refused(
     payload: dict[str, Any], position: float, change: int
 ) -> None:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -66,6 +67,7 @@ def results(folder: Path) -> set[str]:
     return {file.as_posix() for file in files} - {"derained.jsonl"}
 
 
+@pytest.mark.slow
 def test_train_then_eval_then_show(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     short = ["--steps", "4", "--batch-size", "2", "--patch-size", "16", "--device", "cpu"]
@@ -86,27 +88,42 @@ def test_train_then_eval_then_show(tmp_path: Path) -> None:
     assert results(tmp_path / "out") == names
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["train.py", "rain100x"], "no preset 'rain100x'"),
-        (["train.py", "--lrr", "1"], "did you mean --lr?"),
-        (["train.py", "rain12"], "--train-folder"),
-        (["eval.py", "rain100l"], "rain100l-small"),
-        (["eval.py", "--weights", "nowhere.pt"], "no checkpoint nowhere.pt"),
-        (["show.py", "nowhere.png"], "no file or folder nowhere.png"),
-        (["-m", "tools.score", "a"], "Missing from python -m tools.score: CLEAN Folder of"),
-        (["train.py", *TINY, "--patch-size", "16", "--run", "LICENSE"], "LICENSE"),
-        (["-m", "tools.convert_checkpoint", "nowhere.pt", "x.pt"], "no checkpoint nowhere.pt"),
-    ],
-)
-def test_errors_are_one_line_and_a_status(arguments: list[str], message: str) -> None:
-    result = run(*arguments)
-    assert result.returncode == 2
-    assert result.stdout == ""
-    assert result.stderr.startswith("error: ")
-    assert result.stderr.count("\n") == 1
-    assert message in result.stderr
+ERRORS = [
+    (["train.py", "rain100x"], "no preset 'rain100x'"),
+    (["train.py", "--lrr", "1"], "did you mean --lr?"),
+    (["train.py", "rain12"], "--train-folder"),
+    (["train.py", *TINY, "--patch-size", "16", "--run", "LICENSE"], "LICENSE"),
+    (["eval.py", "rain100l"], "rain100l-small"),
+    (["eval.py", "--weights", "nowhere.pt"], "nowhere.pt"),
+    (["show.py", "nowhere.png"], "nowhere.png"),
+    (["tools/score.py", "a"], "CLEAN"),
+    (["tools/convert_checkpoint.py", "nowhere.pt", "x.pt"], "nowhere.pt"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "message"), ERRORS)
+def test_errors_are_one_line_and_a_status(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / arguments[0]), run_name="__main__")
+    assert stop.value.code == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("error: ")
+    assert shown.err.count("\n") == 1
+    assert message in shown.err
+
+
+@pytest.mark.slow
+def test_a_script_ends_with_status_2_and_one_line() -> None:
+    result = run("train.py", "rain100x")
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (2, "", 1)
 
 
 SCRIPTS = ["train", "eval", "show"]
@@ -195,6 +212,7 @@ def test_compare_sets_networks_side_by_side(
         eval_script.main([*TINY[2:], *flags, "--weights", str(weights)])
 
 
+@pytest.mark.slow
 def test_macs_are_those_of_the_specification() -> None:
     """GFLOP are twice these. Ours are fewer: one map for gamma, scales fused at their own size."""
     assert count_macs(PReNet(), 321, 481) * 2 / 1e9 == pytest.approx(312.2, abs=0.1)

@@ -106,6 +106,7 @@ assert "torchvision" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_nothing_happens_at_import() -> None:
     """No module opens a file, writes, or starts anything: only Python itself reads its sources."""
     names = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in sources()]

@@ -177,6 +177,7 @@ def test_score_errors(tmp_path: Path, picture: Picture) -> None:
         score.main([str(tmp_path / "a"), str(tmp_path / "b")])
 
 
+@pytest.mark.slow
 def test_benchmark_prints_a_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

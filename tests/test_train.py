@@ -144,6 +144,7 @@ def test_muon_and_exchange_resume_bit_exact(muon: Config, tmp_path: Path) -> Non
     assert log_of(muon, "step")[0]["1-ssim+l1"] > 0
 
 
+@pytest.mark.slow
 def test_length_can_change_before_the_cooldown(muon: Config, tmp_path: Path) -> None:
     train(muon)  # 12 steps, constant learning rate up to step 6
     longer = with_training(replace(muon, run=tmp_path / "longer"), steps=1000)
@@ -330,6 +331,7 @@ def test_accumulation_equals_a_large_batch(tiny: Config, tmp_path: Path) -> None
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_golden_first_losses(tmp_path: Path) -> None:
     """The first 20 losses of `python train.py`. A change here changes all published results."""
     config = CONFIGS["synthetic"]
@@ -439,6 +441,7 @@ def test_nothing_is_chosen_on_the_test_set(tiny: Config) -> None:
     assert checkpoint.load_weights(tiny.run / "best.pt").metadata["step"] == 6
 
 
+@pytest.mark.slow
 def test_init_from_weights(
     tiny: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
