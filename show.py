@@ -30,6 +30,7 @@ from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
 from utils.photo.outputs import existing_result, plan_outputs, strip_of, unread_photographs
 from utils.photo.record import Record
+from utils.photo.shots import Shot
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
 
@@ -106,8 +107,8 @@ def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig
         start = time.perf_counter()
         try:
             derain_file = derain_video if is_video(source) else derain_photograph
-            written = derain_file(derain, source, target, settings)
-            record.add(source, written, time.perf_counter() - start)
+            written, scale = derain_file(derain, source, target, settings)
+            record.add(source, written, time.perf_counter() - start, scale)
             done += 1
         except WriteError as error:
             raise UserError(f"{error}; {rest}") from None
@@ -118,31 +119,46 @@ def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig
     return done
 
 
-def derain_photograph(derain: Derainer, source: Path, target: Path, settings: ShowConfig) -> Path:
-    """Derain one photograph; return the file written."""
+def derain_photograph(
+    derain: Derainer, source: Path, target: Path, settings: ShowConfig
+) -> tuple[Path, float]:
+    """Derain one photograph; return the file written and the scale."""
     rainy, tags = read_photograph(source)
-    result = derain(rainy, source.name)
+    scale = derain.choose_scale(rainy)
+    _say(source, scale)
+    result = derain(rainy, source.name, scale)
     if settings.strips:  # first: --skip-existing asks for the result only
         write_photograph(strip_of(target), hstack(rainy, result), tags, settings.quality)
     write_photograph(target, result, tags, settings.quality)
-    return target
+    return target, scale
 
 
-def derain_video(derain: Derainer, source: Path, target: Path, settings: ShowConfig) -> Path:
-    """Derain one video, frame by frame; return the file written."""
+def derain_video(
+    derain: Derainer, source: Path, target: Path, settings: ShowConfig
+) -> tuple[Path, float]:
+    """Derain one video, frame by frame; return the file written and the scale of the last shot."""
     frames = Frames(source)
     with ExitStack() as stack:
         write, written = stack.enter_context(video_writer(target, frames))
         if settings.strips:  # left first, so the strip is complete before the result
             write_strip, _ = stack.enter_context(video_writer(strip_of(target), frames))
+        shot, scale = Shot(), 1.0
         for rainy in tqdm(frames, source.name, disable=None, leave=False):
-            result = derain(rainy)
+            if shot.begins_with(rainy):  # one scale for a shot: a change would flicker
+                scale = derain.choose_scale(rainy)
+                _say(source, scale)
+            result = derain(rainy, scale=scale)
             write(result)
             if settings.strips:
                 write_strip(hstack(rainy, result))
     for note in dict.fromkeys(frames.notes):
         tqdm.write(f"note: {source}: {note}")
-    return written
+    return written, scale
+
+
+def _say(source: Path, scale: float) -> None:
+    if scale > 1:
+        tqdm.write(f"{source.name}: derained at 1/{scale:.2g} of its size, where its streaks fit")
 
 
 if __name__ == "__main__":

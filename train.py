@@ -131,7 +131,7 @@ def validate(run: Run, done: int) -> bool:
 
     psnr = run.best
     if run.monitored:
-        derain = Derainer(run.network, precision=run.config.machine.precision)
+        derain = Derainer(run.network, precision=run.config.machine.precision, scale=1)
         scores = evaluate(derain, run.monitored, ["y"], view)
         psnr = scores.mean("y", "psnr")
         run.log.event("eval", done, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))
@@ -166,7 +166,7 @@ def score_test(run: Run) -> Scores:
         print(f"no test set: nothing was scored\n\nwritten: {path}, {run.folder}/tensorboard/")
         return Scores(())
     weights = ranks.from_main(partial(load_weights, path))
-    best = Derainer(network_of(weights).place(run.device))
+    best = Derainer(network_of(weights).place(run.device), scale=1)
     write_strips = strip_writer(run.folder / "strips")
     scores = evaluate(best, run.data.test, EvalConfig.conventions, write_strips)
     publish(run, weights, scores)

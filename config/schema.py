@@ -236,9 +236,13 @@ class Inference:
     """Largest tile side in pixels; 0: only tile above one megapixel, as large as memory allows."""
     ensemble: bool = False
     """Average the results for the image and for its mirror image, which takes twice as long."""
+    scale: float | Literal["auto"] = "auto"
+    """Reduce images by this factor, at least 1; auto: so that their streaks fit the network."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
+        fits = self.scale == "auto" or 1 <= self.scale <= 64
+        require(fits, f"--scale must be auto or between 1 and 64, got {self.scale}")
         fits = self.tile == 0 or self.tile >= 256
         require(fits, f"--tile must be 0 or at least 256, got {self.tile}")
 
@@ -291,7 +295,7 @@ class EvalConfig:
     """Score only the first LIMIT pairs."""
     output: Path | None = None
     """Folder for scores.csv and scores.json; default scores/NAME."""
-    inference: Inference = Inference()
+    inference: Inference = Inference(scale=1.0)
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with sortable scores and before/after sliders."""
 

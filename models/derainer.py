@@ -2,8 +2,10 @@
 
 import gc
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -11,6 +13,7 @@ from torch import Tensor
 from config.networks import NetworkConfig
 from models.load import network_of
 from models.network import Network, Window
+from models.scale import choose_scale, derain_reduced, has_rain
 from models.tiling import OVERLAP, SMALLEST, derain_tiles
 from utils.checkpoint import Weights, load_weights
 from utils.errors import UserError
@@ -39,6 +42,9 @@ class Derainer:
             that fit. Tiles overlap by 128 pixels and are blended. If memory runs out, the tile side
             is halved and the image restarted.
         ensemble: average the results for the image and for its mirror image.
+        scale: the factor by which images are reduced before the network sees them, from 1 up; see
+            `models.scale`. "auto" chooses it for every image, by the width of its streaks, and
+            returns images as they are in which hardly any rain is found.
         fallback: config of the network if a weights file does not describe it.
 
     Attributes:
@@ -57,6 +63,7 @@ class Derainer:
         precision: str = "float32",
         tile: int = 0,
         ensemble: bool = False,
+        scale: float | Literal["auto"] = "auto",
         fallback: NetworkConfig | None = None,
     ) -> None:
         self.weights: Weights | None = None
@@ -69,13 +76,15 @@ class Derainer:
             self.device = choose_device(device)
             self.network = network_of(self.weights, fallback).place(self.device)
         self.precision = choose_precision(precision, self.device)
-        self.tile, self.ensemble = tile, ensemble
+        self.tile, self.ensemble, self.scale = tile, ensemble, scale
 
     @overload
-    def __call__(self, rainy: Tensor, name: str = "") -> Tensor: ...
+    def __call__(self, rainy: Tensor, name: str = "", scale: float | None = None) -> Tensor: ...
     @overload
-    def __call__(self, rainy: Pixels, name: str = "") -> Pixels: ...
-    def __call__(self, rainy: Tensor | Pixels, name: str = "") -> Tensor | Pixels:
+    def __call__(self, rainy: Pixels, name: str = "", scale: float | None = None) -> Pixels: ...
+    def __call__(
+        self, rainy: Tensor | Pixels, name: str = "", scale: float | None = None
+    ) -> Tensor | Pixels:
         """Remove the rain from one image.
 
         Args:
@@ -83,6 +92,7 @@ class Derainer:
                 or uint16. RGB.
             name: of a progress bar for the tiles. With it, the expected time is printed when it is
                 long.
+            scale: None chooses it as `choose_scale` does.
 
         Returns:
             An image of the same kind and size. A tensor is on the device of `rainy`, and not
@@ -92,23 +102,39 @@ class Derainer:
             UserError: the image is of another shape or type, or there is not enough memory for the
                 smallest tile.
         """
+        image = _as_tensor(rainy).to(self.device)
+        scale = self.choose_scale(image) if scale is None else scale
+        with self._evaluating():
+            derained = derain_reduced(lambda reduced: self._derain(reduced, name), image, scale)
+            if self.scale == "auto" and not has_rain(image - derained):
+                derained = image
         if isinstance(rainy, Tensor):
-            fits = rainy.dim() == 3 and rainy.shape[0] == 3 and rainy.is_floating_point()
-        else:
-            fits = rainy.ndim == 3 and rainy.shape[2] in (3, 4) and rainy.dtype in ("u1", "u2")
-        if not fits:
-            raise UserError(
-                f"cannot derain an image of shape {list(rainy.shape)}, {rainy.dtype}: expected "
-                "pixels [H, W, 3 or 4], uint8 or uint16, or a floating-point tensor [3, H, W]"
-            )
-        if not isinstance(rainy, Tensor):
-            derained = self(to_tensor(rainy), name)
-            return with_alpha(to_pixels(derained, rainy.dtype.type), rainy)
+            return derained.to(rainy.device)
+        return with_alpha(to_pixels(derained, rainy.dtype.type), rainy)
+
+    def choose_scale(self, rainy: Tensor | Pixels) -> float:
+        """The scale for an image: the given one, or with "auto" the one that fits its streaks.
+
+        Args:
+            rainy: as for a call.
+
+        Raises:
+            UserError: the image is of another shape or type.
+        """
+        if self.scale != "auto":
+            return self.scale
+        image = _as_tensor(rainy).to(self.device)
+        with self._evaluating(), autocast(self.device, self.precision):
+            return choose_scale(lambda tiles: self.network(tiles).float(), image)
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The network in evaluation mode, without gradients."""
         training = self.network.training
         self.network.eval()
         try:
             with torch.inference_mode():
-                return self._derain(rainy.to(self.device), name).to(rainy.device)
+                yield
         finally:
             self.network.train(training)
 
@@ -133,7 +159,11 @@ class Derainer:
 
     def describe(self) -> dict[str, Any]:
         """What result files say about the network: its weights file and SHA-256, its arguments."""
-        return {**(self.weights.describe() if self.weights else {}), "ensemble": self.ensemble}
+        return {
+            **(self.weights.describe() if self.weights else {}),
+            "ensemble": self.ensemble,
+            "scale": self.scale,
+        }
 
     def __str__(self) -> str:
         """Name of the network, its weights file, and `ensemble` if it is one."""
@@ -189,6 +219,20 @@ class Derainer:
         if self.device.type != "cuda":
             memory = min(memory, TILE_MEMORY)
         return self._round(min(int(math.sqrt(memory / per_pixel)), LARGEST_TILE))
+
+
+def _as_tensor(image: Tensor | Pixels) -> Tensor:
+    """Check an image, and convert pixels: -> floats [3, H, W]."""
+    if isinstance(image, Tensor):
+        fits = image.dim() == 3 and image.shape[0] == 3 and image.is_floating_point()
+    else:
+        fits = image.ndim == 3 and image.shape[2] in (3, 4) and image.dtype in ("u1", "u2")
+    if not fits:
+        raise UserError(
+            f"cannot derain an image of shape {list(image.shape)}, {image.dtype}: expected pixels "
+            "[H, W, 3 or 4], uint8 or uint16, or a floating-point tensor [3, H, W]"
+        )
+    return image if isinstance(image, Tensor) else to_tensor(image)
 
 
 def _is_out_of_memory(error: Exception) -> bool:

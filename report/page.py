@@ -167,7 +167,12 @@ def write_photo_report(folder: Path) -> Path:
     return _write(
         folder,
         title=f"{len(results)} derained file{'s' * (len(results) != 1)}",
-        columns={"width": "{:.0f}", "height": "{:.0f}", "seconds": "{:.2f}"},
+        columns={
+            "width": "{:.0f}",
+            "height": "{:.0f}",
+            "scale": "{:.2g}",
+            "seconds": "{:.2f}",
+        },
         rows=[_photo_row(folder, index, result, several) for index, result in enumerate(results)],
         about={
             heading + f", run {run + 1}" * several: table
@@ -180,9 +185,10 @@ def write_photo_report(folder: Path) -> Path:
 def _photo_row(folder: Path, index: int, result: record.Result, several: bool) -> Row:
     name, (width, height) = result.source.name, result.size
     link = quote(os.fsencode("../" + result.target.relative_to(folder).as_posix()))
-    values = (width, height, result.seconds)
+    values = (width, height, result.scale, result.seconds)
     run = f", run {result.run + 1}" * several
-    caption = f"{width} × {height} pixels, {result.seconds:.1f} s{run}"  # noqa: RUF001
+    scale = f", derained at 1/{result.scale:.2g}" * (result.scale > 1)
+    caption = f"{width} × {height} pixels, {result.seconds:.1f} s{scale}{run}"  # noqa: RUF001
     try:
         photographs = [read_photograph(path) for path in (result.source, result.target)]
     except UserError:  # a video, or a source that was moved

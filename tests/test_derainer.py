@@ -47,14 +47,14 @@ class Shift(Network):
 def test_tiles_cover_the_image_and_get_their_window(h: int, w: int, tile: int) -> None:
     image = torch.rand(3, h, w)
     expected = Shift()(image.unsqueeze(0), (0, 0, h, w)).squeeze(0)
-    torch.testing.assert_close(Derainer(Shift(), tile=tile)(image), expected)
+    torch.testing.assert_close(Derainer(Shift(), scale=1, tile=tile)(image), expected)
 
 
 def test_tiled_jdnet_is_close_to_the_untiled_one() -> None:
     torch.manual_seed(0)
     network = JDNet(JDNetConfig(units=1, channels=16, scales=2, self_attention=False)).eval()
     image = torch.rand(3, 64, 416)
-    whole, tiled = Derainer(network)(image), Derainer(network, tile=256)(image)
+    whole, tiled = Derainer(network, scale=1)(image), Derainer(network, scale=1, tile=256)(image)
     torch.testing.assert_close(tiled, whole, rtol=0, atol=1e-4)
 
 
@@ -96,7 +96,7 @@ def test_tiles_fit_into_memory(
     """The side follows from the network and the free memory; images of the data sets stay whole."""
     monkeypatch.setattr(derainer, "free_memory", lambda device: free)
     network = JDNet(JDNetConfig(units=units))
-    derain = Derainer(network)
+    derain = Derainer(network, scale=1)
     fits = derain._tile_that_fits(4000, 6000)
     assert fits == side
     if side > 256:
@@ -114,7 +114,7 @@ def test_large_images_are_tiled_by_default(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(derainer, "MAX_UNTILED", 100)
     monkeypatch.setattr(derainer, "LARGEST_TILE", 512)
     spy = Spy()
-    Derainer(spy)(torch.rand(3, 20, 1200))
+    Derainer(spy, scale=1)(torch.rand(3, 20, 1200))
     assert spy.sizes == [(20, 496), (20, 496), (20, 464)]
 
 
@@ -134,14 +134,14 @@ def test_tiles_shrink_until_they_fit() -> None:
     image = torch.rand(3, 300, 600)
     expected = Shift()(image.unsqueeze(0), (0, 0, 300, 600)).squeeze(0)
     spy = Spy(280 * 280, OUT_OF_MEMORY[0])
-    torch.testing.assert_close(Derainer(spy)(image), expected)
+    torch.testing.assert_close(Derainer(spy, scale=1)(image), expected)
     assert max(h * w for h, w in spy.sizes) <= 256 * 256
 
 
 @pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: str(error)[:30])
 def test_the_smallest_tile_is_too_large(error: Exception) -> None:
     with pytest.raises(UserError, match="out of memory even with tiles of 256x256 pixels"):
-        Derainer(Spy(0, error))(torch.rand(3, 8, 8))
+        Derainer(Spy(0, error), scale=1)(torch.rand(3, 8, 8))
 
 
 def test_torch_runs_out_of_memory_as_expected() -> None:
@@ -157,7 +157,7 @@ def test_torch_runs_out_of_memory_as_expected() -> None:
 def test_other_runtime_errors_are_raised(message: str) -> None:
     spy = Spy(0, RuntimeError(message))
     with pytest.raises(RuntimeError, match=message):
-        Derainer(spy)(torch.rand(3, 8, 8))
+        Derainer(spy, scale=1)(torch.rand(3, 8, 8))
     assert not spy.sizes
 
 
@@ -177,7 +177,7 @@ def test_a_failed_tile_leaves_no_tensors() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().forward(rainy, window)
 
-    Derainer(Leaky())(torch.rand(3, 20, 1000))
+    Derainer(Leaky(), scale=1)(torch.rand(3, 20, 1000))
     assert len(alive) == 2
     assert not any(seen)
 
@@ -186,16 +186,16 @@ def test_the_time_of_a_long_run_is_announced(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = torch.rand(3, 300, 700)
-    Derainer(Shift(), tile=256)(image, "quick.jpg")
+    Derainer(Shift(), scale=1, tile=256)(image, "quick.jpg")
     assert capsys.readouterr().out == ""
     clock = iter(range(0, 9000, 50))
     monkeypatch.setattr("models.tiling.time.monotonic", lambda: next(clock))
-    Derainer(Shift(), tile=256)(image)
-    Derainer(Shift())(image, "one-tile.jpg")
+    Derainer(Shift(), scale=1, tile=256)(image)
+    Derainer(Shift(), scale=1)(image, "one-tile.jpg")
     assert capsys.readouterr().out == ""
-    Derainer(Shift(), tile=256)(image, "photo.jpg")
+    Derainer(Shift(), scale=1, tile=256)(image, "photo.jpg")
     assert capsys.readouterr().out == "photo.jpg: 0.21 megapixels in 10 tiles, about 9 minutes\n"
-    Derainer(Shift(), tile=256, ensemble=True)(image, "a.jpg")
+    Derainer(Shift(), scale=1, tile=256, ensemble=True)(image, "a.jpg")
     lines = capsys.readouterr().out.splitlines()
     assert [line.partition(":")[0] for line in lines] == [f"a.jpg, pass {i} of 2" for i in (1, 2)]
 
@@ -204,9 +204,9 @@ def test_bfloat16_is_close_to_float32() -> None:
     torch.manual_seed(0)
     network = JDNet(JDNetConfig(units=1, channels=16)).eval()
     image = torch.rand(3, 40, 50)
-    fast = Derainer(network, precision="bfloat16")(image)
+    fast = Derainer(network, scale=1, precision="bfloat16")(image)
     assert fast.dtype == torch.float32
-    exact = Derainer(network)(image)
+    exact = Derainer(network, scale=1)(image)
     assert 1e-5 < (fast - exact).abs().max() < 0.01
 
 
@@ -215,11 +215,11 @@ def test_an_ensemble_is_symmetric() -> None:
     torch.manual_seed(0)
     network = JDNet(JDNetConfig(units=1, channels=16, scales=2)).eval()
     image = torch.rand(3, 20, 27)
-    averaged = Derainer(network, ensemble=True)(image)
-    assert not torch.equal(averaged, Derainer(network)(image))
-    mirrored = Derainer(network, ensemble=True)(image.flip(2))
+    averaged = Derainer(network, scale=1, ensemble=True)(image)
+    assert not torch.equal(averaged, Derainer(network, scale=1)(image))
+    mirrored = Derainer(network, scale=1, ensemble=True)(image.flip(2))
     torch.testing.assert_close(averaged, mirrored.flip(2))
-    parts = Derainer(network)(image), Derainer(network)(image.flip(2)).flip(2)
+    parts = Derainer(network, scale=1)(image), Derainer(network, scale=1)(image.flip(2)).flip(2)
     torch.testing.assert_close(averaged, (parts[0] + parts[1]) / 2)
 
 
@@ -258,7 +258,7 @@ def test_a_derainer_says_what_it_is() -> None:
     about = derain.describe()
     assert about["sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     assert (about["network"], about["arguments"]["units"], about["ensemble"]) == ("jdnet", 8, True)
-    assert str(Derainer(Shift())) == "Shift"
+    assert str(Derainer(Shift(), scale=1)) == "Shift"
 
 
 def test_weights_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The record of an output folder, derained.jsonl: what each result was made from, and how.
 
 Each run appends a line with its facts, {"run": {...}}, and then a line per result,
-{"result": "a.png", "source": ..., "size": [W, H], "seconds": ...}.
+{"result": "a.png", "source": ..., "size": [W, H], "seconds": ..., "scale": ...}.
 """
 
 import json
@@ -28,6 +28,7 @@ class Result(NamedTuple):
     target: Path
     size: tuple[int, int]  # width and height in pixels
     seconds: float
+    scale: float  # by which the image was reduced
     run: int  # index into the facts
 
 
@@ -42,13 +43,14 @@ class Record:
     def __init__(self, folder: Path, facts: Facts) -> None:
         self.folder, self._head = folder, {"run": facts}
 
-    def add(self, source: Path, target: Path, seconds: float) -> None:
+    def add(self, source: Path, target: Path, seconds: float, scale: float = 1.0) -> None:
         """Add a result.
 
         Args:
             source: the rainy file.
             target: the derained file, somewhere in the folder.
             seconds: time it took.
+            scale: by which the image was reduced, see `models.scale`.
         """
         try:
             result = {
@@ -56,6 +58,7 @@ class Record:
                 "source": str(source.absolute()),
                 "size": _size(target),
                 "seconds": seconds,
+                "scale": scale,
             }
             text = json.dumps(result) + "\n"
             if self._head:  # after an empty line, which ends what an interruption left incomplete
@@ -88,7 +91,12 @@ def read(folder: Path) -> tuple[list[Result], list[Facts]]:
             elif runs and (folder / line["result"]).is_file():
                 target, (width, height) = folder / line["result"], line["size"]
                 results[line["result"]] = Result(
-                    Path(line["source"]), target, (width, height), line["seconds"], len(runs) - 1
+                    Path(line["source"]),
+                    target,
+                    (width, height),
+                    line["seconds"],
+                    line["scale"],
+                    len(runs) - 1,
                 )
         except (ValueError, LookupError, TypeError):
             continue

@@ -1,0 +1,124 @@
+"""Rain is removed at the scale at which it falls."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import show
+from config.networks import JDNetConfig
+from models import Derainer, Network
+from models.scale import choose_scale, derain_reduced, streak_width
+from utils.image import write_image
+from utils.photo import record
+from utils.photo.shots import Shot
+
+
+def streaks(height: int, width: int, factor: float, angle: float = 15) -> Tensor:
+    """White streaks on black, about 2 * factor pixels wide: [3, H, W]."""
+    random = np.random.default_rng(0)
+    small = int(height / factor) + 80, int(width / factor) + 80
+    seeds = (random.random(small) > 0.995).astype(np.float32)
+    kernel = np.zeros((31, 31), np.float32)
+    kernel[:, 15] = 1
+    turned = cv2.warpAffine(kernel, cv2.getRotationMatrix2D((15, 15), angle, 1), (31, 31))
+    layer = cv2.GaussianBlur(cv2.filter2D(seeds, -1, turned), (0, 0), 0.8)[40:-40, 40:-40]
+    layer = cv2.resize(layer.clip(0, 0.4), (width, height), interpolation=cv2.INTER_CUBIC)
+    return torch.from_numpy(layer)[None].repeat(3, 1, 1)
+
+
+class Bandpass(Network):
+    """Removes what is narrower than about six pixels, as a network that knows narrow streaks."""
+
+    def __init__(self) -> None:
+        super().__init__(JDNetConfig())
+
+    def forward(self, rainy: Tensor) -> Tensor:
+        return torch.nn.functional.avg_pool2d(rainy, 13, 1, 6, count_include_pad=False)
+
+
+def scale_of(rainy: Tensor) -> float:
+    return choose_scale(Bandpass(), rainy)
+
+
+def test_wide_streaks_are_wider() -> None:
+    widths = [streak_width(streaks(256, 256, factor)[None]) for factor in (1, 2, 4)]
+    assert widths[1] == pytest.approx(2 * widths[0], rel=0.3)
+    assert widths[2] == pytest.approx(2 * widths[1], rel=0.3)
+    turned = streak_width(streaks(256, 256, 2, angle=-60)[None])
+    assert turned == pytest.approx(widths[1], rel=0.2)
+    assert streak_width(torch.zeros(1, 3, 9, 9)) == 0
+
+
+def test_the_scale_follows_the_width_of_the_streaks() -> None:
+    scales = [scale_of(0.2 + streaks(1100, 1400, factor)) for factor in (1, 2, 4, 8)]
+    assert scales[0] == 1
+    assert scales[1] < scales[2] < scales[3]
+    assert scales[3] / scales[2] == pytest.approx(2, rel=0.35)
+    assert scale_of(torch.full((3, 1100, 1400), 0.5)) == 1
+    assert scale_of(0.2 + streaks(255, 300, 4)) == 1
+
+
+@pytest.mark.parametrize("size", [(40, 61), (3, 500), (1, 1)])
+def test_any_size_at_any_scale(size: tuple[int, int]) -> None:
+    rainy = torch.rand(3, *size)
+    for scale in (1, 1.37, 4, 64):
+        assert derain_reduced(lambda image: image, rainy, scale).allclose(rainy, atol=1e-6)
+        assert derain_reduced(lambda image: image / 2, rainy, scale).shape == rainy.shape
+
+
+def test_smooth_rain_is_removed_at_half_size() -> None:
+    """A network that removes an offset removes it at every scale."""
+    rainy = torch.rand(3, 50, 70)
+    derained = derain_reduced(lambda image: image - 0.1, rainy, 2.5)
+    torch.testing.assert_close(derained, rainy - 0.1)
+
+
+def test_a_derainer_takes_the_scale() -> None:
+    rainy = 0.2 + streaks(700, 600, 4)
+    auto, full, half = (Derainer(Bandpass(), scale=scale) for scale in ("auto", 1, 2))
+    scale = auto.choose_scale(rainy)
+    assert scale > 1.5
+    assert (full.choose_scale(rainy), half.choose_scale(rainy)) == (1, 2)
+    assert torch.equal(auto(rainy), auto(rainy, scale=scale))
+    assert torch.equal(half(rainy), full(rainy, scale=2))
+    error = [float((d(rainy) - 0.2).square().mean()) for d in (auto, full)]
+    assert error[0] < 0.9 * error[1]
+
+
+def test_dry_pictures_stay_as_they_are() -> None:
+    smooth = torch.linspace(0, 1, 300).expand(3, 280, 300).contiguous()
+    assert torch.equal(Derainer(Bandpass())(smooth), smooth)
+    assert not torch.equal(Derainer(Bandpass(), scale=1)(smooth), smooth)
+
+
+def test_shots_begin_at_cuts() -> None:
+    shot = Shot()
+    dark, bright = (np.full((48, 64, 3), value, np.uint8) for value in (40, 160))
+    frames: list[np.ndarray] = [
+        dark,
+        dark + 2,
+        bright,
+        bright + 2,
+        bright,
+        dark.astype(np.uint16) * 257,
+    ]
+    assert [shot.begins_with(frame) for frame in frames] == [True, False, True, False, False, True]
+
+
+def test_show_prints_the_scale_and_the_report_has_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Derainer, "choose_scale", lambda *_: 2.5)
+    write_image(tmp_path / "a.png", np.full((48, 64, 3), 90, np.uint8))
+    weights = Path(__file__).resolve().parents[1] / "weights" / "jdnet-small-real.safetensors"
+    output = tmp_path / "out"
+    command = [str(tmp_path / "a.png"), "--weights", str(weights), "--output", str(output)]
+    show.main([*command, "--report"])
+    assert "a.png: derained at 1/2.5 of its size" in capsys.readouterr().out
+    page = (output / "report" / "index.html").read_text()
+    assert "derained at 1/2.5" in page
+    assert record.read(output)[0][0].scale == 2.5
