@@ -27,7 +27,13 @@ from utils.files import writing
 from utils.image import hstack
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
-from utils.photo.outputs import existing_result, plan_outputs, strip_of, unread_photographs
+from utils.photo.outputs import (
+    existing_result,
+    left_out,
+    plan_outputs,
+    strip_of,
+    unread_photographs,
+)
 from utils.photo.record import Record
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
@@ -75,10 +81,13 @@ def plan(settings: ShowConfig) -> dict[Path, Path]:
         settings.inputs, settings.output, settings.format, settings.recursive, settings.strips
     )
     if settings.report:
-        check_photo_report(settings.output, list(targets))
+        check_photo_report(settings.output, list(targets), list(targets.values()))
     if unread := unread_photographs(settings.inputs, settings.recursive):
         kinds = ", ".join(sorted({file.suffix.lower() for file in unread}))
         print(f"not read: {len(unread)} files ({kinds}); convert them to PNG, JPEG or TIFF first")
+    if unseen := left_out(settings.inputs, settings.output, settings.recursive):
+        more = f" and {len(unseen) - 5} more" * (len(unseen) > 5)
+        print(f"not read: {len(unseen)} entries of folders: {', '.join(unseen[:5])}{more}")
     if not settings.skip_existing:
         return targets
     todo = {s: t for s, t in targets.items() if existing_result(s, t) is None}
@@ -90,11 +99,11 @@ def plan(settings: ShowConfig) -> dict[Path, Path]:
 def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig) -> int:
     """Derain all inputs, record the results, and return how many there are.
 
-    Files that cannot be read or derained are skipped and reported.
+    Files that cannot be read, derained or written are skipped and reported.
 
     Raises:
-        UserError: a result cannot be written, for example because the disk is full.
-        Interrupted: Ctrl-C.
+        UserError: nothing more can be written, for example because the disk is full.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     facts = {"weights": derain.describe(), "provenance": provenance(derain.device)}
     record, done = Record(settings.output, facts), 0
@@ -111,10 +120,13 @@ def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig
             done += 1
         except WriteError as error:
             raise UserError(f"{error}; {rest}") from None
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; {rest}", signal.SIGINT) from None
+        except KeyboardInterrupt as stop:
+            number = getattr(stop, "signal", signal.SIGINT)
+            raise Interrupted(f"interrupted; {rest}", number) from None
         except UserError as failure:
             tqdm.write(f"skipped: {failure}", file=sys.stderr)
+        except (OSError, MemoryError) as failure:
+            tqdm.write(f"skipped: {source}: {failure or 'out of memory'}", file=sys.stderr)
     return done
 
 

@@ -21,7 +21,7 @@ from config.schema import Folders, Synthetic
 from evaluation.scores import STRIPS, PairScore, read_scores
 from evaluation.tables import published_rows, title
 from utils.errors import UserError
-from utils.files import write_text
+from utils.files import folded, is_inside, write_text
 from utils.image import GAP, Pixels, read_image, write_image
 from utils.photo import record
 from utils.photo.decode import read_photograph
@@ -135,17 +135,23 @@ def _score_row(folder: Path, index: int, pair: PairScore, has_strip: bool) -> Ro
     return Row(pair.name, values, caption, after, before, after, (width, height))
 
 
-def check_photo_report(folder: Path, sources: Sequence[Path]) -> None:
-    """Refuse a page that could overwrite inputs.
+def check_photo_report(folder: Path, sources: Sequence[Path], targets: Sequence[Path] = ()) -> None:
+    """Refuse a page that could overwrite inputs or results.
 
     Raises:
-        UserError: an input lies in the folder of the page.
+        UserError: one of them lies in the folder of the page.
     """
-    report = (folder / "report").resolve()
-    if inside := [source for source in sources if source.resolve().is_relative_to(report)]:
+    report = folder / "report"
+    if inside := [source for source in sources if is_inside(source, report)]:
         raise UserError(
-            f"the report would be written into {folder / 'report'}, which contains the input "
-            f"{inside[0]}: choose another output folder"
+            f"the report would be written into {report}, which contains the input {inside[0]}: "
+            "choose another output folder"
+        )
+    start = folded(report / "_").removesuffix("_")
+    if inside := [target for target in targets if folded(target).startswith(start)]:
+        raise UserError(
+            f"the report would be written into {report}, as would the result {inside[0]}: leave "
+            "out --report, or rename the input folder"
         )
 
 

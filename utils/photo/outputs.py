@@ -1,11 +1,13 @@
 """Plan which file each input is derained into."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
+from utils.files import file_id, folded, is_same, list_files
 from utils.image import SUFFIXES as IMAGES
 from utils.image import list_images
 from utils.photo.video import SUFFIXES as VIDEOS
@@ -26,7 +28,8 @@ def plan_outputs(
 ) -> dict[Path, Path]:
     """Map each input to its output: same name, with the suffix of the format.
 
-    The old suffix is kept before the new one if two inputs differ only in it.
+    The old suffix is kept before the new one if two inputs differ only in it, or in upper and lower
+    case: some drives ignore the case. A number is added if the names still differ only in case.
 
     Args:
         inputs: files, folders, or patterns such as `photos/*.jpg`.
@@ -38,45 +41,76 @@ def plan_outputs(
     Raises:
         UserError: an input is missing, or a target would overwrite an input or another target.
     """
-    folders: dict[Path, Path] = {}  # of the outputs; a file may be listed besides its folder
+    folders: dict[Path, Path] = {}  # of the outputs
+    known: set[object] = set()  # a file may be listed besides its folder, or spelt in two ways
     for path in (file for pattern in inputs for file in _expand(pattern)):
-        if path.is_dir():
-            if path.resolve() == output.resolve():  # a second run would derain the first's results
-                raise UserError(f"{output} is an input, too: choose another --output")
-            for file in _files(path, output, recursive):
-                folders.setdefault(file, output / file.relative_to(path).parent)
-        else:
-            folders.setdefault(path, output)
-    names = {source: source.stem + _suffix(source, image_format) for source in folders}
-    users = Counter((folders[source], name) for source, name in names.items())
-    targets = {}
+        if is_same(path, output):  # a second run would derain the first's results
+            raise UserError(f"{output} is an input, too: choose another --output")
+        found = _files(path, output, recursive) if path.is_dir() else [path]
+        for file in found:
+            same = file_id(file), file_id(file.parent), folded(Path(file.name))
+            if file not in folders and (same[0] is None or same not in known):
+                inside = file.relative_to(path).parent if path.is_dir() else Path()
+                folders[file] = output / inside
+            known.add(same)
+    targets = _name(folders, image_format)
+    # Drives that ignore the case would make one file of two.
+    results = {folded(target): target for target in targets.values()}
+    pictures = [strip_of(target) for target in targets.values()] if strips else []
+    if both := results.keys() & map(folded, pictures):
+        raise UserError(f"{results[min(both)]} would be a result and a strip: leave out --strips")
+    originals = {file_id(source): source for source in targets}
+    originals.pop(None, None)  # missing ones
+    moved = {t.with_suffix(".mov"): s for s, t in targets.items() if is_video(s)}
+    for path in (*targets.values(), *pictures, *moved):
+        original = originals.get(file_id(path))
+        if original and moved.get(path) != original:  # that one is left to `video_writer`
+            raise UserError(
+                f"{output} contains the inputs, which are never overwritten: choose another "
+                "--output"
+            )
+    return targets
+
+
+def _name(folders: dict[Path, Path], image_format: str) -> dict[Path, Path]:
+    """The file to write for each source, in its folder; no two become one on any drive."""
+    suffixes = {source: _suffix(source, image_format) for source in folders}
+    plain = {s: folder / (s.stem + suffixes[s]) for s, folder in folders.items()}
+    users = Counter(map(folded, plain.values()))
+    targets: dict[Path, Path] = {}
+    taken: dict[str, Path] = {}
     for source, folder in folders.items():
-        clash = users[folder, names[source]] > 1
-        name = source.name + _suffix(source, image_format) if clash else names[source]
-        targets[source] = folder / name
-    if len(set(targets.values())) < len(targets):
-        raise UserError(
-            "two inputs have the same name: derain them separately, with different --output, or "
-            "name the folder that contains both and add --recursive"
-        )
-    pictures = {strip_of(target) for target in targets.values()} if strips else set()
-    if both := pictures & set(targets.values()):
-        raise UserError(f"{min(both)} would be a result and a strip: leave out --strips")
-    written = {path.resolve() for path in (*targets.values(), *pictures)}
-    if written & {source.resolve() for source in folders}:
-        raise UserError(
-            f"{output} contains the inputs, which are never overwritten: choose another --output"
-        )
+        name = source.name if users[folded(plain[source])] > 1 else source.stem
+        target, number = folder / (name + suffixes[source]), 1
+        while (other := taken.setdefault(folded(target), source)) is not source:
+            if folder / source.name == folders[other] / other.name:
+                raise UserError(
+                    "two inputs have the same name: derain them separately, with different "
+                    "--output, or name the folder that contains both and add --recursive"
+                )
+            number += 1  # the names differ in case only
+            target = folder / f"{name}-{number}{suffixes[source]}"
+        targets[source] = target
     return targets
 
 
 def existing_result(source: Path, target: Path) -> Path | None:
     """The output of a source if it exists; that of a video may have become a .mov."""
-    if target.exists():
+    if file_id(target):
         return target
     other = target.with_suffix(".mov")  # see `utils.photo.video.video_writer`
-    found = is_video(source) and other.exists() and not other.samefile(source)
+    found = is_video(source) and file_id(other) and not is_same(other, source)
     return other if found else None
+
+
+def left_out(inputs: Iterable[Path], output: Path, recursive: bool = False) -> list[str]:
+    """What in the input folders cannot be read or is not followed, with the reasons."""
+    return [
+        entry
+        for folder in inputs
+        if folder.is_dir()
+        for entry in list_files(folder, recursive, output).left_out
+    ]
 
 
 def unread_photographs(inputs: Iterable[Path], recursive: bool = False) -> list[Path]:
@@ -96,21 +130,24 @@ def strip_of(target: Path) -> Path:
 
 def _expand(path: Path) -> list[Path]:
     """The file or folder itself, or all that a pattern matches, sorted."""
-    if path.exists():
+    if file_id(path):
         return [path]
-    pattern = path.relative_to(path.anchor)
     hidden = path.name.startswith(".")  # some systems write `._NAME` next to an image
-    matches = sorted(Path(path.anchor).glob(str(pattern)))
+    try:
+        matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+    except (ValueError, NotImplementedError, re.error) as error:
+        raise UserError(f"no file {path}, and no valid pattern: {error}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     found = [match for match in matches if hidden or not match.name.startswith(".")]
     if not found:
-        raise UserError(f"no file or folder {path}")
+        broken = " (it is a broken link)" * path.is_symlink()
+        raise UserError(f"no file or folder {path}{broken}")
     return found
 
 
 def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
-    files = list_images(folder, (*IMAGES, *VIDEOS), recursive)
-    inside = folder.resolve() in output.resolve().parents  # outputs of an earlier run
-    return [f for f in files if not (inside and output.resolve() in f.resolve().parents)]
+    return list_images(folder, (*IMAGES, *VIDEOS), recursive, skip=output)
 
 
 def _suffix(source: Path, image_format: str) -> str:

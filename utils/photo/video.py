@@ -20,7 +20,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from utils.errors import UserError
-from utils.files import replacing
+from utils.files import is_same, replacing
 from utils.image import Pixels
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
@@ -144,7 +144,7 @@ def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels]
     with _open(source.path) as original:
         suffix, sound = _container_for(original.streams.audio)
         path = path.with_suffix(suffix)
-        if path.resolve() == source.path.resolve():
+        if is_same(path, source.path):
             raise UserError(f"{path} is the input, which is never overwritten: change --output")
         kept = {source.stream.index, *(stream.index for stream in sound)}
         if others := {stream.type for stream in original.streams if stream.index not in kept}:
