@@ -16,7 +16,7 @@ OF_THE_DRIVE = {
     getattr(errno, name, None)
     for name in (
         *("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENXIO", "ESTALE", "ENOTCONN"),
-        *("EMFILE", "ENFILE"),
+        *("ETIMEDOUT", "EHOSTDOWN", "EMFILE", "ENFILE"),
     )
 }
 

@@ -96,7 +96,7 @@ def _name(folders: dict[Path, Path], image_format: str) -> dict[Path, Path]:
 
 def existing_result(source: Path, target: Path) -> Path | None:
     """The output of a source if it exists; that of a video may have become a .mov."""
-    if file_id(target):
+    if file_id(target) and target.is_file():
         return target
     other = target.with_suffix(".mov")  # see `utils.photo.video.video_writer`
     found = is_video(source) and file_id(other) and not is_same(other, source)
@@ -138,7 +138,7 @@ def _expand(path: Path) -> list[Path]:
     except (ValueError, NotImplementedError, re.error) as error:
         raise UserError(f"no file {path}, and no valid pattern: {error}") from None
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+        raise UserError(f"no file or folder {path}: {error.strerror or error}") from None
     found = [match for match in matches if hidden or not match.name.startswith(".")]
     if not found:
         broken = " (it is a broken link)" * path.is_symlink()
