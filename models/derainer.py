@@ -14,6 +14,7 @@ from models.network import Network, Window
 from models.tiling import OVERLAP, SMALLEST, derain_tiles
 from utils.checkpoint import Weights, load_weights
 from utils.errors import UserError
+from utils.files import refuse_overwriting
 from utils.image import Pixels, to_pixels, to_tensor, with_alpha
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
@@ -111,8 +112,10 @@ class Derainer:
             quality: of JPEG and WebP, 1 to 100.
 
         Raises:
-            UserError: the photograph cannot be read, or the result cannot be written.
+            UserError: the photograph cannot be read, the result cannot be written, or both are one
+                file.
         """
+        refuse_overwriting(Path(source), Path(target))
         rainy, tags = read_photograph(Path(source))
         write_photograph(Path(target), self(rainy, Path(source).name), tags, quality)
 
