@@ -34,7 +34,7 @@ from utils.photo.outputs import (
     strip_of,
     unread_photographs,
 )
-from utils.photo.record import Record
+from utils.photo.record import Record, unfinished
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
 
@@ -93,7 +93,9 @@ def plan(settings: ShowConfig) -> dict[Path, Path]:
     todo = {s: t for s, t in targets.items() if existing_result(s, t) is None}
     skipped = len(targets) - len(todo)
     print(f"skipping {skipped} of {len(targets)} inputs: results exist in {settings.output}/")
-    return todo
+    # What stopped an earlier run, for example by its size, shall not stop this one at once.
+    last = unfinished(settings.output)
+    return dict(sorted(todo.items(), key=lambda item: item[1] in last))
 
 
 def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig) -> int:
@@ -115,6 +117,7 @@ def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig
         start = time.perf_counter()
         try:
             derain_file = derain_video if is_video(source) else derain_photograph
+            record.begin(target)
             written = derain_file(derain, source, target, settings)
             record.add(source, written, time.perf_counter() - start)
             done += 1

@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from models.jdnet.ops import library
+from training import resume
+from utils.errors import UserError
 from utils.image import Pixels, write_image
 from utils.runtime import REPOSITORY
 
@@ -53,6 +56,15 @@ def test_the_scripts_run_without_unix_and_without_a_home(
     assert "1 pairs" in run("eval.py", "synthetic", *weights, *data[2:])
     write_image(tmp_path / "a.png", picture())
     assert "derained 1 of 1" in run("show.py", tmp_path / "a.png", *weights)
+
+
+def test_a_drive_without_locks_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def acquire(lock: FileLock) -> None:
+        raise NotImplementedError("FileSystem does not appear to support flock")
+
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with pytest.raises(UserError, match="cannot lock files"), resume._locked(tmp_path / "run"):
+        pass
 
 
 @pytest.mark.parametrize("home", ["none", "a file", "read-only"])

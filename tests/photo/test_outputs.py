@@ -15,15 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import show
-from config.schema import Folders
+from config.schema import Folders, ShowConfig
 from data.open import refuse_output
 from eval import folder_names
 from evaluation.report import check_photo_report
+from models import Derainer
 from tools import convert_checkpoint, score
 from utils.errors import UserError, WriteError
 from utils.files import file_id, folded, is_inside, list_files, replacing, write_text, writing
 from utils.image import Pixels, read_image, write_image
 from utils.photo.outputs import existing_result, left_out, plan_outputs
+from utils.photo.record import unfinished
 from utils.runtime import REPOSITORY
 
 Picture = Callable[..., Pixels]
@@ -52,6 +54,12 @@ def test_no_two_results_differ_in_case_only(tmp_path: Path) -> None:
     assert len({folded(target) for target in targets.values()}) == len(present)
     assert targets[folder / "IMG_1.JPG"] == output / "IMG_1.JPG.png"
     assert plan_outputs([folder / "b.png"], output)[folder / "b.png"] == output / "b.png"
+
+
+def test_no_result_takes_the_place_of_a_folder(tmp_path: Path) -> None:
+    touch(tmp_path / "in" / "a.jpg", tmp_path / "in" / "A.png" / "b.png")
+    targets = plan_outputs([tmp_path / "in"], tmp_path / "out", recursive=True)
+    assert set(targets.values()) == {tmp_path / "out/a.jpg.png", tmp_path / "out/A.png/b.png"}
 
 
 letters = st.text("aAbB.éÉß", min_size=1, max_size=4).filter(lambda text: text[0] != ".")
@@ -274,6 +282,32 @@ def test_one_bad_name_costs_one_file(
     written = {file.name for file in output.iterdir() if file.is_file()}
     assert written == {"0" + LONG, "z.png", "derained.jsonl"}
     assert existing_result(folder / LONG, output / ("x" * 300)) is None
+
+
+def test_a_file_that_killed_a_run_comes_last_in_the_next(
+    tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stop every run at the same place: whatever stopped the first is not known."""
+    for name in ("a.png", "b.png", "c.png"):
+        write_image(tmp_path / "in" / name, picture())
+    output = tmp_path / "out"
+    command = [str(tmp_path / "in"), "--output", str(output), "--skip-existing"]
+    derain, deadly = show.derain_photograph, "a.png"
+
+    def die(network: Derainer, source: Path, target: Path, settings: ShowConfig) -> Path:
+        if source.name == deadly:
+            raise RuntimeError("killed")
+        return derain(network, source, target, settings)
+
+    monkeypatch.setattr(show, "derain_photograph", die)
+    for done in (set(), {"b.png", "c.png"}):
+        with pytest.raises(RuntimeError, match="killed"):
+            show.main(command)
+        assert {file.name for file in output.glob("*.png")} == done
+    deadly = ""
+    show.main(command)
+    assert len(list(output.glob("*.png"))) == 3
+    assert not unfinished(output)
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT"])

@@ -76,7 +76,7 @@ def _name(folders: dict[Path, Path], image_format: str) -> dict[Path, Path]:
     """The file to write for each source, in its folder; no two become one on any drive."""
     suffixes = {source: _suffix(source, image_format) for source in folders}
     plain = {s: folder / (s.stem + suffixes[s]) for s, folder in folders.items()}
-    users = Counter(map(folded, plain.values()))
+    users = Counter(map(folded, (*plain.values(), *set(folders.values()))))  # files and folders
     targets: dict[Path, Path] = {}
     taken: dict[str, Path] = {}
     for source, folder in folders.items():
