@@ -8,16 +8,17 @@ Without --weights it takes your own run of the preset, else the weights that com
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from config import default_weights
 from config.cli import eval_config
 from config.schema import as_dict
 from data.open import open_pairs, refuse_output
-from evaluation.report import write_score_report
 from evaluation.scores import STRIPS, evaluate, strip_writer, write_scores
 from evaluation.tables import comparison, table
 from models import Derainer
+from report.page import write_score_report
 from utils.errors import UserError, run_command
 from utils.files import folded
 from utils.runtime import keep_freed_memory, provenance, set_threads
@@ -48,8 +49,7 @@ def main(arguments: list[str]) -> None:
             file,
             settings.machine.device,
             settings.machine.precision,
-            settings.tile,
-            settings.ensemble,
+            **asdict(settings.inference),
             fallback=settings.network,
         )
         for file in files

@@ -11,7 +11,7 @@ import torch
 
 import models
 
-dependencies = ["safetensors", "torch"]
+dependencies = ["PIL", "cv2", "numpy", "safetensors", "tifffile", "torch", "tqdm"]
 
 WEIGHTS = pathlib.Path(__file__).resolve().parent / "weights"
 

@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
 
@@ -20,8 +21,8 @@ from tqdm import tqdm
 from config import default_weights
 from config.cli import show_config
 from config.schema import ShowConfig
-from evaluation.report import check_photo_report, write_photo_report
 from models import Derainer
+from report.page import check_photo_report, write_photo_report
 from utils.errors import Interrupted, UserError, WriteError, run_command
 from utils.files import writing
 from utils.image import hstack
@@ -38,7 +39,7 @@ from utils.photo.record import Record, unfinished
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
 
-PRESETS = {"photo": "real", "light": "rain100l-small", "heavy": "rain100h-small"}
+KINDS = {"photo": "real", "light": "rain100l-small", "heavy": "rain100h-small"}
 
 
 def main(arguments: list[str]) -> None:
@@ -49,13 +50,12 @@ def main(arguments: list[str]) -> None:
     set_threads(settings.machine.threads)
     targets, done = plan(settings), 0
     if targets:
-        weights = settings.weights or default_weights(PRESETS[settings.kind])
+        weights = settings.weights or default_weights(KINDS[settings.kind])
         derain = Derainer(
             weights,
             settings.machine.device,
             settings.machine.precision,
-            settings.tile,
-            settings.ensemble,
+            **asdict(settings.inference),
         )
         with writing(settings.output):  # before the work
             settings.output.mkdir(parents=True, exist_ok=True)

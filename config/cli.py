@@ -44,7 +44,7 @@ def train_config(
         UserError: unknown preset or flag, or an invalid value.
     """
     preset, flags = _preset(arguments)
-    config = _parse(Config, preset, flags, f"{program} {preset.name}", description)
+    config = _parse(Config, preset, flags, f"{program} {preset.name}", _with_presets(description))
     return replace(config, data=_own_folders(config.data, preset.data))
 
 
@@ -68,7 +68,11 @@ def eval_config(arguments: list[str], description: str | None = None) -> tuple[E
         name=preset.name, data=preset.data, network=preset.network, machine=preset.machine
     )
     program = f"python eval.py {preset.name}"
-    return _parse(EvalConfig, default, flags, program, description), preset
+    return _parse(EvalConfig, default, flags, program, _with_presets(description)), preset
+
+
+def _with_presets(description: str | None) -> str | None:
+    return description and f"{description}\nPresets: {', '.join(CONFIGS)}.\n"
 
 
 def show_config(arguments: list[str], description: str | None = None) -> ShowConfig:

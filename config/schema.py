@@ -115,7 +115,7 @@ class Rain:
 class Camera:
     """Camera degradations of both images of a training patch; 0 disables each.
 
-    The strength of each is drawn uniformly between none and the maximum.
+    The strength of each is drawn uniformly up to its maximum, the JPEG quality from its minimum up.
     """
 
     blur: float = 0.0
@@ -173,11 +173,7 @@ class Training:
     clip: float | None = 1.0
     """Maximum norm of the whole gradient; None disables clipping, as in the released code."""
     validation: int = 0
-    """Training pairs used for validation, to select best.pt; 0 keeps the last weights.
-
-    With --layers, as many layers of every folder are held out, too, and added to the clean images
-    of these pairs.
-    """
+    """Training pairs, and layers of every --layers folder, held out to select best.pt; 0: none."""
     seed: int = 66
     """Seed of the initial weights and the patches."""
 
@@ -233,6 +229,21 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Inference:
+    """How a network is applied to images."""
+
+    tile: int = 0
+    """Largest tile side in pixels; 0: only tile above one megapixel, as large as memory allows."""
+    ensemble: bool = False
+    """Average the results for the image and for its mirror image, which takes twice as long."""
+
+    def __post_init__(self) -> None:
+        """Validate the settings."""
+        fits = self.tile == 0 or self.tile >= 256
+        require(fits, f"--tile must be 0 or at least 256, got {self.tile}")
+
+
+@dataclass(frozen=True)
 class Config:
     """One training run."""
 
@@ -280,17 +291,13 @@ class EvalConfig:
     """Score only the first LIMIT pairs."""
     output: Path | None = None
     """Folder for scores.csv and scores.json; default scores/NAME."""
-    tile: int = 0
-    """Largest tile side in pixels; 0: only tile above one megapixel, as large as memory allows."""
-    ensemble: bool = False
-    """Average the results for the image and for its mirror image, which takes twice as long."""
+    inference: Inference = Inference()
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with sortable scores and before/after sliders."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""
         require_positive(self, "limit")
-        require_finite(self, "tile")
         alone = not (self.report and self.compare)
         require(alone, "--report takes one set of weights: use --weights instead of --compare")
         either = not (self.weights and self.compare)
@@ -322,17 +329,13 @@ class ShowConfig:
     """Also write rainy | derained side by side, under strips/."""
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with before/after sliders."""
-    tile: int = 0
-    """Largest tile side in pixels; 0: only tile above one megapixel, as large as memory allows."""
-    ensemble: bool = False
-    """Average the results for the image and for its mirror image, which takes twice as long."""
+    inference: Inference = Inference()
     machine: Machine = Machine()
 
     def __post_init__(self) -> None:
         """Validate the settings."""
         fits = 1 <= self.quality <= 100
         require(fits, f"--quality must be between 1 and 100, got {self.quality}")
-        require_finite(self, "tile")
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Image pairs, from folders or generated. Only `data.open` builds data from a config."""
 
-from data.layouts import FolderPairs, find_pairs, find_rainy
+from data.layouts import FolderPairs, find_pairs
 from data.pairs import Pair, Pairs
 from data.patches import Patches
 from data.synthetic import SyntheticPairs
@@ -12,5 +12,4 @@ __all__ = [
     "Patches",
     "SyntheticPairs",
     "find_pairs",
-    "find_rainy",
 ]

@@ -66,7 +66,7 @@ def find_pairs(
     return sorted(pairs, key=lambda pair: _natural(pair.name))
 
 
-def find_rainy(folder: Path) -> list[Path]:
+def list_in_order(folder: Path) -> list[Path]:
     """List the images of a folder without ground truth, in natural order."""
     return sorted(list_images(folder), key=lambda f: _natural(f.stem))
 

@@ -72,7 +72,13 @@ def open_training(config: Config) -> TrainingData:
     if layers and not rain.exchange:
         raise UserError("--layers needs --exchange, for example --exchange 0.5")
     pairs = open_pairs(data, "train")
-    has_test = isinstance(data, Synthetic) or data.test_folder is not None
+    test_folder = data.test_folder if isinstance(data, Folders) else None
+    if test_folder is not None and not test_folder.exists():
+        raise UserError(
+            f"no folder {test_folder}: check the path, or train without a test set: "
+            "--test-folder None"
+        )
+    has_test = isinstance(data, Synthetic) or test_folder is not None
     test = open_pairs(data, "test") if has_test else ()
     if recipe.validation >= len(pairs):
         raise UserError(

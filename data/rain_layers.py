@@ -14,7 +14,7 @@ import numpy as np
 
 from config.schema import Rain
 from data.drops import draw_drops
-from data.layouts import FolderPairs, find_pairs, find_rainy, read_rgb
+from data.layouts import FolderPairs, find_pairs, list_in_order, read_rgb
 from data.pairs import Pair, Pairs
 from data.structures import draw_structures
 from data.synthetic import RAINS, add_rain
@@ -72,7 +72,7 @@ def open_layers(folder: Path) -> LayerSource:
     if holds_pairs(folder):
         advice = f"remove {folder} from --layers"
         return extract_layers(FolderPairs(find_pairs(folder, "rain100")), advice)
-    return LayerSource([read_layer(file) for file in find_rainy(folder)], rendered=True)
+    return LayerSource([read_layer(file) for file in list_in_order(folder)], rendered=True)
 
 
 def read_layer(file: Path) -> Pixels:
@@ -101,7 +101,7 @@ def open_clean(folder: Path, side: int = 1) -> list[Pixels]:
     """
     if holds_pairs(folder):
         return [pair.clean for pair in FolderPairs(find_pairs(folder, "rain100"))]
-    return [read_scene(file, side) for file in find_rainy(folder)]
+    return [read_scene(file, side) for file in list_in_order(folder)]
 
 
 def read_scene(file: Path, side: int = 1) -> Pixels:
@@ -156,13 +156,15 @@ def make_patch(
     drops = not dry and kind < rain.dry + rain.drops
 
     def rained(own: Pixels | None, scene: Pixels) -> Pixels:
+        """Scene with the rain of this patch; every call draws the same rain."""
         random = np.random.default_rng([seed, 2, index])
         return exchange_rain(own, scene, sources, rain, random)
 
     direction = 0.0
     if structured or drops:
         own = None if rainy is None else rainy.astype(np.int16) - clean
-        direction = streak_direction(rained(own, np.zeros_like(clean)).max(axis=2))
+        layer = rained(own, np.zeros_like(clean))  # the rain of this patch, on black
+        direction = streak_direction(layer.max(axis=2))
         if structured:
             clean = draw_structures(clean, direction, structure)
             rainy = None if own is None else np.asarray((clean + own).clip(0, 255), np.uint8)

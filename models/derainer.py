@@ -17,7 +17,7 @@ from utils.errors import UserError
 from utils.files import refuse_overwriting
 from utils.image import Pixels, to_pixels, to_tensor, with_alpha
 from utils.photo.decode import read_photograph
-from utils.photo.encode import write_photograph
+from utils.photo.encode import FORMATS, write_photograph
 from utils.runtime import autocast, choose_device, choose_precision, free_memory
 
 MAX_UNTILED = 1_000_000  # pixels
@@ -90,8 +90,18 @@ class Derainer:
             clamped; pixels keep their alpha.
 
         Raises:
-            UserError: there is not enough memory for the smallest tile.
+            UserError: the image is of another shape or type, or there is not enough memory for the
+                smallest tile.
         """
+        if isinstance(rainy, Tensor):
+            fits = rainy.dim() == 3 and rainy.shape[0] == 3 and rainy.is_floating_point()
+        else:
+            fits = rainy.ndim == 3 and rainy.shape[2] in (3, 4) and rainy.dtype in ("u1", "u2")
+        if not fits:
+            raise UserError(
+                f"cannot derain an image of shape {list(rainy.shape)}, {rainy.dtype}: expected "
+                "pixels [H, W, 3 or 4], uint8 or uint16, or a floating-point tensor [3, H, W]"
+            )
         if not isinstance(rainy, Tensor):
             derained = self(to_tensor(rainy), name)
             return with_alpha(to_pixels(derained, rainy.dtype.type), rainy)
@@ -115,9 +125,12 @@ class Derainer:
             UserError: the photograph cannot be read, the result cannot be written, or both are one
                 file.
         """
-        refuse_overwriting(Path(source), Path(target))
-        rainy, tags = read_photograph(Path(source))
-        write_photograph(Path(target), self(rainy, Path(source).name), tags, quality)
+        source, target = Path(source), Path(target)
+        if target.suffix.lower() not in FORMATS:
+            raise UserError(f"cannot write {target}: expected a name with {', '.join(FORMATS)}")
+        refuse_overwriting(source, target)
+        rainy, tags = read_photograph(source)
+        write_photograph(target, self(rainy, source.name), tags, quality)
 
     def describe(self) -> dict[str, Any]:
         """What result files say about the network: its weights file and SHA-256, its arguments."""

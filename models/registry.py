@@ -1,5 +1,6 @@
-"""The networks by their configs. A new network is one line here."""
+"""All networks, each with its config. A new network is one entry here."""
 
+from collections.abc import Callable
 from typing import Any
 
 from config.networks import (
@@ -18,14 +19,14 @@ from models.siblings.prenet import PReNet
 from models.siblings.rescan import RESCAN
 from utils.errors import UserError
 
-NETWORKS: dict[type[NetworkConfig], Any] = {
+NETWORKS: dict[type[NetworkConfig], Callable[[Any], Network]] = {
     JDNetConfig: JDNet,
     DCSFNConfig: DCSFN,
     DANetConfig: DANet,
     PReNetConfig: PReNet,
     RESCANConfig: RESCAN,
 }
-CONFIGS = {config.name: config for config in NETWORKS}
+CONFIG_CLASSES = {config.name: config for config in NETWORKS}
 
 
 def build(config: NetworkConfig) -> Network:
@@ -39,9 +40,9 @@ def config_of(name: str, arguments: dict[str, Any]) -> NetworkConfig:
     Raises:
         UserError: there is no such network, or it does not have these arguments.
     """
-    if name not in CONFIGS:
-        raise UserError(f"no network {name!r}: this version has {', '.join(CONFIGS)}")
+    if name not in CONFIG_CLASSES:
+        raise UserError(f"no network {name!r}: this version has {', '.join(CONFIG_CLASSES)}")
     try:
-        return CONFIGS[name](**arguments)
+        return CONFIG_CLASSES[name](**arguments)
     except TypeError as error:
         raise UserError(f"this version cannot build such a {name}: {error}") from None

@@ -26,7 +26,7 @@ def derain_tiles(
     Args:
         network: derains a tile [1, 3, h, w], given its window in the image.
         rainy: [3, H, W].
-        tile: largest side of the tiles in pixels; not larger images are one tile.
+        tile: largest side of the tiles in pixels; smaller images are one tile.
         stride: tiles start at multiples of it.
         name: of the progress bar; "" shows none.
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from evaluation import recognition
-from evaluation.recognition import (
+from tools import recognition, recognize
+from tools.recognition import (
     Boxes,
     Change,
     Task,
@@ -25,7 +25,6 @@ from evaluation.recognition import (
     draw_boxes,
     draw_classes,
 )
-from tools import recognize
 from utils.errors import UserError
 from utils.image import Pixels, hstack, read_image, write_image
 from utils.runtime import REPOSITORY

@@ -19,8 +19,8 @@ import eval as eval_script
 import show
 from config import WEIGHTS
 from data.pairs import Pair
-from evaluation.report import write_score_report
 from evaluation.scores import PairScore, Scores, strip_writer, write_scores
+from report.page import write_score_report
 from tools import report as report_tool
 from utils.errors import UserError
 from utils.image import Pixels, read_image, write_image

@@ -21,7 +21,7 @@ from PIL import Image, ImageCms
 
 import eval as eval_script
 import show
-from config import PRESETS, WEIGHTS, default_weights
+from config import CONFIGS, PRESETS, WEIGHTS, default_weights
 from config.networks import JDNetConfig, PReNetConfig
 from config.schema import Config, Folders, Synthetic
 from data import Pair, SyntheticPairs
@@ -145,7 +145,9 @@ def test_help_begins_with_examples(name: str, capsys: pytest.CaptureFixture[str]
         module.main(["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert shown.startswith(f"{examples}\nusage: {command} ")
+    takes_preset = name in ("train", "eval", "tools.check_data", "tools.show_patches")
+    presets = f"Presets: {', '.join(CONFIGS)}.\n\n" * takes_preset
+    assert shown.startswith(f"{examples}\n{presets}usage: {command} ")
     assert "show this help message" in shown
 
 

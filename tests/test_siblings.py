@@ -19,10 +19,10 @@ from parity import (
 from torch import Tensor, nn
 
 from config.networks import DANetConfig, DCSFNConfig, PReNetConfig, RESCANConfig
+from models.siblings.blocks import ConvLSTM, ConvRNN, Gate, SqueezeExcitation
 from models.siblings.danet import DANet, shuffle
 from models.siblings.dcsfn import DCSFN
 from models.siblings.prenet import PReNet
-from models.siblings.recurrent import ConvLSTM, ConvRNN, Gate, SqueezeExcitation
 from models.siblings.rescan import RESCAN
 from tools.released_keys import released_key
 

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md"))
 SCRIPTS = {"train", "eval", "show", "hubconf"}
-ROOMS = {"config", "data", "models", "training", "evaluation", "utils", "tools"}
+ROOMS = {"config", "data", "models", "training", "evaluation", "report", "utils", "tools"}
 
 # Allowed imports between the packages and scripts of this repository.
 ALLOWED = {
@@ -21,10 +21,11 @@ ALLOWED = {
     "utils": {"utils"},
     "training": {"training", "config", "data", "models", "utils"},
     "evaluation": {"evaluation", "config", "data", "models", "utils"},
-    "tools": {"tools", "config", "data", "models", "training", "evaluation", "utils"},
+    "report": {"report", "config", "evaluation", "utils"},
+    "tools": {"tools", "config", "data", "models", "training", "evaluation", "report", "utils"},
     "train": {"config", "data", "models", "training", "evaluation", "utils"},
-    "eval": {"config", "data", "models", "evaluation", "utils"},
-    "show": {"config", "models", "evaluation", "utils"},
+    "eval": {"config", "data", "models", "evaluation", "report", "utils"},
+    "show": {"config", "models", "report", "utils"},
     "hubconf": {"models"},
 }
 THIRD_PARTY = {

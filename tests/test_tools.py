@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import get_args, get_type_hints
 
 import numpy as np
 import pytest
@@ -15,7 +14,6 @@ import torch
 from config.schema import Config
 from data import Pair, SyntheticPairs
 from data.patches import Patches, PatchPair
-from models.registry import CONFIGS as NETWORK_CONFIGS
 from tools import benchmark, check_data, export_weights, plot_runs, score
 from train import train
 from utils import checkpoint
@@ -259,11 +257,6 @@ def test_benchmark_errors() -> None:
         benchmark.main(["--modes", "forward", "backward"])
     with pytest.raises(UserError, match="--graph needs a GPU: remove it, or choose a GPU"):
         benchmark.main(["--graph", "--device", "cpu"])
-
-
-def test_benchmark_takes_every_network() -> None:
-    kind = get_args(get_type_hints(benchmark.Options)["networks"])[0]
-    assert get_args(kind) == (*NETWORK_CONFIGS, benchmark.PLAIN)
 
 
 def test_plot_runs(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from models.jdnet.equations import PlainJDNet
 from models.jdnet.network import JDNet
 from models.jdnet.ops import choose_implementation
 from models.network import Network
-from models.registry import CONFIGS, build
+from models.registry import CONFIG_CLASSES, build
 from training.losses import negative_ssim
 from utils.errors import UserError, run_command
 from utils.runtime import (
@@ -67,11 +67,8 @@ COLUMNS = (
 class Options:
     """What to time; every combination is a row of the table."""
 
-    networks: tuple[Literal["jdnet", "dcsfn", "danet", "prenet", "rescan", "jdnet-plain"], ...] = (
-        "jdnet",
-        "jdnet-plain",
-    )
-    """Networks, with the settings of their papers."""
+    networks: tuple[str, ...] = ("jdnet", PLAIN)
+    """Networks with the settings of their papers; jdnet-plain: JDNet written out."""
     units: tuple[int, ...] = (32,)
     """Units of JDNet, one row each."""
     modes: tuple[Literal["forward", "train"], ...] = ("forward",)
@@ -102,7 +99,7 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
         config = JDNetConfig(units=case["units"])
         network: Network = PlainJDNet(config) if case["network"] == PLAIN else JDNet(config)
     else:
-        network = build(CONFIGS[case["network"]]())
+        network = build(CONFIG_CLASSES[case["network"]]())
     network.place(device)
     width, height = case["size"]
     images = torch.rand(case["batch"], 3, height, width, device=device)
@@ -238,6 +235,9 @@ def main(arguments: list[str]) -> None:
         print(json.dumps(measure(json.loads(arguments[1]))))
         return
     options = tool_options(Options, arguments, "python -m tools.benchmark", __doc__)
+    if unknown := set(options.networks) - {*CONFIG_CLASSES, PLAIN}:
+        known = ", ".join((*CONFIG_CLASSES, PLAIN))
+        raise UserError(f"no network {min(unknown)!r}: there are {known}")
     sizes = [_size(text) for text in options.sizes]
     if min(options.repeats, options.batch_size, *options.units, *chain(*sizes)) < 1:
         raise UserError("--sizes, --units, --batch-size and --repeats must be positive")

@@ -25,7 +25,7 @@ import numpy as np
 from config import release_of
 from config.cli import train_config
 from config.schema import Config, Folders
-from data.layouts import PairFiles, find_pairs, find_rainy, read_pair
+from data.layouts import PairFiles, find_pairs, list_in_order, read_pair
 from data.rain_layers import extract_layers, holds_pairs, rain_layer, read_layer, read_scene
 from training.run import open_data
 from utils.errors import UserError, run_command
@@ -157,7 +157,7 @@ def check_files(
     problems, count = [], 0
     try:
         files: Sequence[PairFiles | Path] = (
-            find_pairs(folder, "rain100") if holds_pairs(folder) else find_rainy(folder)
+            find_pairs(folder, "rain100") if holds_pairs(folder) else list_in_order(folder)
         )
     except UserError as error:
         return Report([f"{folder}: {error}"], 1, {})

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from config.cli import tool_options
 from models.network import Network
-from models.registry import CONFIGS, build, config_of
+from models.registry import CONFIG_CLASSES, build, config_of
 from tools.released_keys import released_key
 from utils import checkpoint
 from utils.checkpoint import Weights
@@ -148,7 +148,7 @@ def from_released(state: State, source: Path, chosen: dict[str, Any] | None = No
 
 def _checked(name: str, chosen: dict[str, Any]) -> dict[str, Any]:
     """Refuse arguments that the config of a network lacks, or of another type or range there."""
-    config = CONFIGS[name]
+    config = CONFIG_CLASSES[name]
     defaults = asdict(config())
     for key, value in chosen.items():
         if key not in defaults:
@@ -178,8 +178,8 @@ def to_released(weights: Weights, source: Path) -> State:
         UserError: the weights do not fit their network, or the released code cannot build it.
     """
     name = weights.network or "jdnet"
-    if name not in CONFIGS:
-        raise UserError(f"{source} holds a {name!r} network, expected {', '.join(CONFIGS)}")
+    if name not in CONFIG_CLASSES:
+        raise UserError(f"{source} holds a {name!r} network, expected {', '.join(CONFIG_CLASSES)}")
     for key, value in RELEASED[name].fixed.items():
         if weights.arguments.get(key, value) != value:
             raise UserError(

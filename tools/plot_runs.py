@@ -3,7 +3,7 @@
     python -m tools.plot_runs runs/a runs/b --output curves.png
 
 Each point of the loss is the median of `--window` logged values. The PSNR is that of the pairs
-scored during training.
+scored during training. The curves in weights/ are drawn with it.
 """
 
 import json

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from config.cli import tool_options
 from data.layouts import match_names, pair_key
-from evaluation.recognition import Change, Kind, Task, agreement, summary, torchvision_task
+from tools.recognition import Change, Kind, Task, agreement, summary, torchvision_task
 from utils.errors import UserError, run_command
 from utils.files import is_inside, write_text
 from utils.image import hstack, list_images, read_image, to_pixels, to_tensor, write_image

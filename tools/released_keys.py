@@ -13,7 +13,7 @@ import re
 
 LEAF = (r"(weight|bias)$", r"\1")
 
-# The cells of `models.siblings.recurrent`, after the name of the cell.
+# The cells of `models.siblings.blocks`, after the name of the cell.
 CELLS = (
     (r"update\.from_input\.", "conv_xz."),
     (r"update\.from_state\.", "conv_hz."),
@@ -182,7 +182,7 @@ def released_key(network: str, key: str) -> str:
     """The released name of one of our tensors.
 
     Args:
-        network: name of the network in `models.NETWORKS`.
+        network: name of the network in `TABLES`.
         key: key of its `state_dict`.
 
     Raises:

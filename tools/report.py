@@ -15,7 +15,7 @@ from pathlib import Path
 from PIL import Image
 
 from config.cli import tool_options
-from evaluation.report import write_report
+from report.page import write_report
 from utils.errors import run_command
 
 

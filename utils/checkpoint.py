@@ -1,7 +1,8 @@
 """Checkpoints of plain tensors, numbers and strings, written atomically.
 
-A run keeps two files. The resume state (`latest.pt`) holds everything the next step needs. The
-weights (`best.pt`) hold only the network, with its name, arguments and provenance.
+A run keeps resume states (`latest.pt`, and `previous.pt` before it), which hold everything the next
+step needs, and weights (`best.pt`), which hold only the network with its name, arguments and
+provenance.
 """
 
 import hashlib

@@ -52,8 +52,10 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         device: device of the network.
 
     Raises:
-        UserError: tf32 without a GPU.
+        UserError: tf32 without a GPU, or another name.
     """
+    if name not in (names := ("float32", "tf32", "bfloat16")):
+        raise UserError(f"no precision {name!r}: expected {', '.join(names)}")
     if name == "tf32" and device.type != "cuda":
         raise UserError(f"--precision tf32 needs a GPU, got {device}: use float32 or bfloat16")
     torch.backends.cudnn.allow_tf32 = name == "tf32"

@@ -19,7 +19,7 @@ from models.jdnet.self_calibration import SelfCalibratedConv
 from models.network import Window
 
 # Eq. 2-4 of a module for phi, psi, beta and the position features.
-Aggregation = Callable[[SelfAttention, Tensor, Tensor, Tensor, Tensor], Tensor]
+Attention = Callable[[SelfAttention, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 class PlainJDNet(JDNet):
@@ -33,7 +33,7 @@ class PlainJDNet(JDNet):
         return derain(self, rainy, place, weigh_neighbours)
 
 
-def derain(m: JDNet, rainy: Tensor, coordinates: Tensor, weigh: Aggregation) -> Tensor:
+def derain(m: JDNet, rainy: Tensor, coordinates: Tensor, weigh: Attention) -> Tensor:
     """Section 3.1, Eq. 1: [B, 3, H, W] -> [B, 3, H, W].
 
     Args:
@@ -56,7 +56,7 @@ def derain(m: JDNet, rainy: Tensor, coordinates: Tensor, weigh: Aggregation) -> 
     return rainy - _leaky_relu(m.tail(x))  # Eq. 1
 
 
-def attend(m: SelfAttention, x: Tensor, coordinates: Tensor, weigh: Aggregation) -> Tensor:
+def attend(m: SelfAttention, x: Tensor, coordinates: Tensor, weigh: Attention) -> Tensor:
     """Self-attention, section 3.2, Eq. 2-4: [B, C, H, W] -> [B, C, H, W]."""
     features = _leaky_relu(m.norm_in(x))
     phi, psi, beta = m.phi(features), m.psi(features), m.beta(features)

@@ -33,7 +33,10 @@ class ScaleAggregation(nn.Module):
         self.fuse = nn.Conv2d((scales + 1) * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] -> [B, C, H, W]; any H, W >= 1. Each scale halves the last, rounding up."""
+        """[B, C, H, W] -> [B, C, H, W]; any H, W >= 1. Each scale halves the last, rounding up.
+
+        Adds the residual x, as the released code does after the aggregation.
+        """
         # Eq. 9 fuses Concat[X0, Up(X1), ..., Up(Xn)] with one 1x1 convolution. A 1x1 convolution
         # and nearest up-sampling commute. So each scale is convolved with its slice of the weight
         # before up-sampling, and the results are summed: no concatenation is needed.

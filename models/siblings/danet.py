@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from config.networks import DANetConfig
 from models.network import Network
-from models.siblings.recurrent import SqueezeExcitation
+from models.siblings.blocks import SqueezeExcitation
 
 MULTIPLE = 16  # of H and W: four halvings, one to half size and three in the encoder
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from config.networks import DCSFNConfig
 from models.network import Network
-from models.siblings.recurrent import ConvGRU, ConvRNN
+from models.siblings.blocks import ConvGRU, ConvRNN
 
 SMALLEST = 32  # minimum H and W: the quarter-size encoder pools by another factor of 8
 SCALES = (1, 2, 4)  # down-sampling factors of the encoders and decoders

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from config.networks import PReNetConfig
 from models.network import Network
-from models.siblings.recurrent import State
+from models.siblings.blocks import State
 
 BLOCKS = 5  # residual blocks in a stage
 

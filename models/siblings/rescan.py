@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from config.networks import RESCANConfig
 from models.network import Network
-from models.siblings.recurrent import ConvGRU, ConvLSTM, ConvRNN, SqueezeExcitation, State
+from models.siblings.blocks import ConvGRU, ConvLSTM, ConvRNN, SqueezeExcitation, State
 
 SQUEEZED = 6  # hidden units of every squeeze-and-excitation, for any number of channels
 

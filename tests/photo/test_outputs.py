@@ -18,8 +18,8 @@ import show
 from config.schema import Folders, ShowConfig
 from data.open import refuse_output
 from eval import folder_names
-from evaluation.report import check_photo_report
 from models import Derainer
+from report.page import check_photo_report
 from tools import convert_checkpoint, score
 from utils.errors import UserError, WriteError
 from utils.files import file_id, folded, is_inside, list_files, replacing, write_text, writing

@@ -1,0 +1,1 @@
+"""A page to open in a browser, made from what lies in an output folder."""
