@@ -2,19 +2,16 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.image import SUFFIXES as IMAGES
 from utils.image import list_images
+from utils.photo.kinds import SUFFIXES as IMAGES
+from utils.photo.kinds import same_suffix
 from utils.photo.video import SUFFIXES as VIDEOS
 from utils.photo.video import is_video
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "tiff": ".tif", "webp": ".webp"}
-
-# Photographs in kinds that are not read. A folder's user expects them to be derained, too.
-UNREAD = (".heic", ".heif", ".avif", ".jxl", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
 
 def plan_outputs(
@@ -31,7 +28,8 @@ def plan_outputs(
     Args:
         inputs: files, folders, or patterns such as `photos/*.jpg`.
         output: folder of the outputs.
-        image_format: a key of `FORMATS`, or "same" for the suffix of the input; videos become MP4.
+        image_format: a key of `FORMATS`, or "same" for the suffix of the input, or of the
+            nearest kind that is written; videos become MP4.
         recursive: also take the files in folders of folders, and keep the tree below `output`.
         strips: `strip_of` each target is written, too.
 
@@ -79,13 +77,36 @@ def existing_result(source: Path, target: Path) -> Path | None:
     return other if found else None
 
 
-def unread_photographs(inputs: Iterable[Path], recursive: bool = False) -> list[Path]:
-    """List the photographs in input folders that are of a kind this code does not read."""
-    folders = [path for path in inputs if path.is_dir()]
+def left_out(inputs: Iterable[Path], output: Path, recursive: bool = False) -> list[str]:
+    """Say what of the input folders is not derained: other kinds of file, and folders.
+
+    Args:
+        inputs: as for `plan_outputs`.
+        output: its files are no inputs.
+        recursive: folders in the input folders are taken, but no links to folders.
+
+    Returns:
+        Sentences for the user; none if nothing but hidden files is left out.
+    """
+    files, folders = [], []
+    for folder in (path for path in inputs if path.is_dir()):
+        for path in folder.rglob("*") if recursive else folder.iterdir():
+            hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+            if hidden or output.resolve() in (path.resolve(), *path.resolve().parents):
+                continue
+            if path.is_dir():
+                folders += [path] if path.is_symlink() or not recursive else []
+            elif path.suffix.lower() not in (*IMAGES, *VIDEOS):
+                files.append(path.suffix.lower() or "no suffix")
     found = []
-    for folder in folders:
-        with suppress(UserError):  # there is none
-            found += list_images(folder, UNREAD, recursive)
+    if files:
+        kinds = ", ".join(sorted(set(files)))
+        found.append(f"not derained, of another kind: {len(files)} files ({kinds})")
+    if folders:
+        names = ", ".join(sorted(path.name for path in folders)[:5])
+        more = ", ..." if len(folders) > 5 else ""
+        way = "name links as inputs" if recursive else "add --recursive, or name them as inputs"
+        found.append(f"not derained: what is in {len(folders)} folders ({names}{more}); {way}")
     return found
 
 
@@ -100,7 +121,10 @@ def _expand(path: Path) -> list[Path]:
         return [path]
     pattern = path.relative_to(path.anchor)
     hidden = path.name.startswith(".")  # some systems write `._NAME` next to an image
-    matches = sorted(Path(path.anchor).glob(str(pattern)))
+    try:
+        matches = sorted(Path(path.anchor).glob(str(pattern)))
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"no pattern {path}: {error}") from None
     found = [match for match in matches if hidden or not match.name.startswith(".")]
     if not found:
         raise UserError(f"no file or folder {path}")
@@ -116,6 +140,6 @@ def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
 def _suffix(source: Path, image_format: str) -> str:
     if is_video(source):
         return ".mp4"
-    if image_format == "same" and source.suffix.lower() in IMAGES:
-        return source.suffix
+    if image_format == "same":
+        return same_suffix(source.suffix)
     return FORMATS.get(image_format, ".png")
