@@ -115,7 +115,7 @@ def plane(frame: av.VideoFrame, index: int) -> NDArray[Any]:
     [
         ("clip.mp4", "libx264", "aac", ".mp4"),
         ("clip.mkv", "libx264", "libopus", ".mp4"),
-        ("clip.mov", "mpeg4", "pcm_s16le", ".mp4"),
+        ("clip.mov", "mpeg4", "pcm_s16le", ".mov"),
         ("phone.mov", "mpeg4", "pcm_mulaw", ".mov"),
         ("silent.webm", "libvpx-vp9", None, ".mp4"),
     ],
@@ -351,7 +351,7 @@ def test_other_streams_are_left_out(tmp_path: Path) -> None:
     """Sound that no container takes, and a second picture."""
     film(tmp_path / "clip.avi", video="mpeg4", sound="adpcm_ms", time_base=Fraction(1, 25))
     frames = keep(tmp_path / "clip.avi", tmp_path / "out.mp4")
-    assert frames.notes == ["streams left out: audio"]
+    assert frames.notes == ["streams left out: 1 audio (adpcm_ms)"]
     with av.open(tmp_path / "out.mp4") as container:
         assert [stream.type for stream in container.streams] == ["video"]
 
