@@ -34,7 +34,7 @@ def to_srgb(file: Image.Image, bits: int) -> tuple[NDArray[Any], str]:
                 flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
             )
             return np.array(converted), f"{mode} converted to sRGB{depth}"
-    except ImageCms.PyCMSError:
+    except (ImageCms.PyCMSError, OSError):
         pass  # a damaged profile, or one of other colours
     how = "without a colour profile" if not file.info.get("icc_profile") else "not by its profile"
     return np.array(file.convert("RGB")), f"{mode} converted to sRGB, {how}{depth}"

@@ -77,7 +77,9 @@ def form_for(path: Path, picture: int) -> Form:
         metadata = {
             key: text
             for key, text in original.metadata.items()
-            if key.lower() not in TECHNICAL and key.rpartition("-")[0] not in original.metadata
+            if text
+            and key.lower() not in TECHNICAL
+            and key.rpartition("-")[0] not in original.metadata
         }
         if PLACE in metadata:
             metadata.setdefault("location", metadata[PLACE])

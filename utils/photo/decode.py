@@ -124,8 +124,8 @@ def _describe(file: Image.Image, about: list[png.Chunk]) -> tuple[png.Chunk, ...
     """Tell Pillow's image its profile, EXIF and XMP data; return the other colours and texts."""
     chunks = []
     for kind, content in about:
-        if kind == b"iCCP":
-            file.info["icc_profile"] = png.profile_of(content)
+        if kind == b"iCCP" and (profile := png.profile_of(content)):
+            file.info["icc_profile"] = profile
         elif kind == b"eXIf":
             file.info["exif"] = b"Exif\0\0" + content
         elif kind in png.TEXT:

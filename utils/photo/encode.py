@@ -16,6 +16,7 @@ from utils.errors import UserError
 from utils.files import replacing
 from utils.photo import png
 from utils.photo.colour import is_plain
+from utils.photo.profiles import profile_of
 from utils.photo.tags import EXIF, GPS, Tags, as_stored, shortened
 
 FORMATS = {
@@ -129,11 +130,19 @@ def _fitting(suffix: str, pixels: NDArray[Any], tags: Tags) -> Tags:
         exif, lost = shortened(tags.exif, limits["exif"])
         notes.append(f"EXIF data of more than 64 KB, left out: {', '.join(lost)}")
         fits = replace(fits, exif=exif)
-    fits = replace(fits, chunks=_fitting_chunks(kind, tags))
+    profile = tags.profile
+    if kind != "PNG" and not is_plain(dict(tags.chunks), profile):
+        profile = profile_of(dict(tags.chunks), grey=tags.grey and kind != "WEBP")
+        if kind == "BMP" or not profile:
+            names = sorted(name.decode() for name, _ in tags.chunks if name in png.COLOUR)
+            notes.append(f"colours may look different: {kind} does not hold {' '.join(names)}")
+            profile = tags.profile
+    fits = replace(fits, profile=profile, chunks=_fitting_chunks(kind, tags))
     for name, title in PARTS.items():
         if part := getattr(fits, name):
             alone: Any = {name: part}
-            grey = kind == "WEBP" and tags.grey and name == "profile"  # it fits no RGB
+            # WebP gets RGB, which the profile of a grey picture does not fit.
+            grey = kind == "WEBP" and tags.grey and part is tags.profile
             too_long = name in limits and len(part) > limits[name]
             if grey or too_long or not _can_be_encoded(suffix, Tags(**alone)):
                 notes.append(f"{title} left out: {kind} does not hold it")
@@ -149,9 +158,6 @@ def _fitting_chunks(kind: str, tags: Tags) -> tuple[png.Chunk, ...]:
         fits = [c for c in tags.chunks if c[0] in png.COLOUR + png.TEXT or c[0][3] & 32]
     else:
         fits = []
-        if not is_plain(dict(tags.chunks), tags.profile):
-            names = sorted(name.decode() for name, _ in tags.chunks if name in png.COLOUR)
-            tags.notes.append(f"colours may look different, {kind} does not hold {' '.join(names)}")
         if texts := sum(name in png.TEXT for name, _ in tags.chunks):
             tags.notes.append(f"texts left out: {texts}")
     others = {name for name, _ in tags.chunks} - {name for name, _ in fits}

@@ -14,6 +14,7 @@ from utils.photo.tags import Tags, kept_exif
 def read_raw(path: Path) -> tuple[NDArray[np.uint16], Tags]:
     """Develop a raw file with LibRaw: white balance of the camera, sRGB, upright, 16 bits.
 
+    It is brightened until one value in a hundred is white, as dcraw does: cameras brighten, too.
     The EXIF data is that of the file if it is built like a TIFF, or else that of the JPEG preview
     inside.
 

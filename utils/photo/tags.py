@@ -10,6 +10,7 @@ from PIL import ExifTags, Image
 from utils.photo.png import Chunk
 
 ORIENTATION = 0x0112
+MAKER_NOTE = 0x927C
 EXIF, GPS, INTEROPERABILITY = 0x8769, 0x8825, 0xA005  # tables of their own
 # Kept of the main table: description, camera, resolution, software, date, author, rating,
 # copyright, and the two tables above. In a TIFF the same table also holds the pixels' layout.
@@ -119,13 +120,16 @@ def kept_exif(old: Image.Exif, dpi: tuple[float, float] | None) -> bytes:
 
 
 def shortened(exif: bytes, limit: int) -> tuple[bytes, list[str]]:
-    """EXIF data of at most so many bytes, without its largest entries; and their names."""
+    """EXIF data of at most so many bytes, and the names of the entries that are left out.
+
+    First goes the maker note, which few programs can read, and then the largest entries.
+    """
     short, lost = Image.Exif(), list[str]()
     short.load(exif)
     for tag in (EXIF, GPS):
         if tag in short:
             short[tag] = short.get_ifd(tag)
-    for table, tag in sorted(_entries(short), key=lambda entry: -_size(*entry)):
+    for table, tag in sorted(_entries(short), key=_worth):
         if len(exif) <= limit:
             break
         del table[tag]
@@ -144,9 +148,10 @@ def _entries(exif: Image.Exif) -> Iterator[tuple[Any, int]]:
             yield exif, tag
 
 
-def _size(table: Any, tag: int) -> int:
-    value = table[tag]
-    return len(value) if isinstance(value, bytes | str) else 8 * len(str(value))
+def _worth(entry: tuple[Any, int]) -> tuple[bool, int]:
+    table, tag = entry
+    size = len(table[tag]) if isinstance(table[tag], bytes | str) else 8 * len(str(table[tag]))
+    return tag != MAKER_NOTE, -size
 
 
 def _can_be_stored(tag: int, value: Any) -> bool:
