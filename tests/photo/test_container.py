@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from films import EVEN, decode, film, keep, scene, sound_of
 
+from utils.photo import container
 from utils.photo.container import form_for
 from utils.photo.outputs import plan_outputs
 
@@ -123,8 +124,8 @@ def test_transport_streams_are_videos(tmp_path: Path, suffix: str) -> None:
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    with av.open(path) as container:
-        return dict(container.metadata)
+    with av.open(path) as video:
+        return dict(video.metadata)
 
 
 def test_date_place_and_title_are_kept(tmp_path: Path) -> None:
@@ -135,7 +136,7 @@ def test_date_place_and_title_are_kept(tmp_path: Path) -> None:
     assert found["creation_time"].startswith(DATE)
     assert (found["location"], found["title"]) == (PLACE, "Rain")
     assert frames.notes == []
-    assert form_for(tmp_path / "plain.mp4", 0).options == {}
+    assert form_for(tmp_path / "plain.mp4", 0, Fraction(10)).options == {}
 
 
 def test_metadata_of_telephones_and_mkv_are_kept(tmp_path: Path) -> None:
@@ -154,6 +155,32 @@ def test_metadata_of_telephones_and_mkv_are_kept(tmp_path: Path) -> None:
     assert (found["title"], found["DIRECTOR"]) == ("Rain", "Me")
 
 
+def test_a_time_code_is_kept(tmp_path: Path) -> None:
+    """It is a stream of its own in MOV and MP4."""
+    clip(tmp_path / "clip.mov", {"timecode": "10:20:30:05"})
+    assert keep(tmp_path / "clip.mov", tmp_path / "out.mp4").notes == []
+    with av.open(tmp_path / "out.mp4") as video:
+        assert video.streams.video[0].metadata["timecode"] == "10:20:30:5"
+
+
+def test_metadata_that_one_form_refuses_takes_the_other(tmp_path: Path) -> None:
+    clip(tmp_path / "clip.mkv", {"timecode": "10:20:30:05", "title": "Rain"})
+    form = form_for(tmp_path / "clip.mkv", 0, Fraction(60_000))  # too many frames for a time code
+    assert set(form.metadata.values()) == {"10:20:30:05", "Rain"}
+    assert form.options == {"movflags": "use_metadata_tags"}
+    assert form.notes == []
+
+
+def test_metadata_that_no_form_takes_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip(tmp_path / "clip.mkv", {"title": "Rain"}, 2)
+    monkeypatch.setattr(container, "_try", lambda *_: (set(), 0))
+    frames = keep(tmp_path / "clip.mkv", tmp_path / "out.mp4")
+    assert frames.notes == ["metadata left out: title", "chapters left out: 2"]
+    assert "title" not in metadata_of(tmp_path / "out.mp4")
+
+
 def test_metadata_that_is_no_utf8(tmp_path: Path) -> None:
     clip(tmp_path / "clip.avi", {"title": "Cafe"})
     data = (tmp_path / "clip.avi").read_bytes()
@@ -169,8 +196,8 @@ def test_chapters_are_kept(tmp_path: Path, start: int) -> None:
     clip(tmp_path / "clip.mkv", {}, 2, start)
     for source, target in (("clip.mkv", "one.mp4"), ("one.mp4", "two.mp4")):
         assert keep(tmp_path / source, tmp_path / target).notes == []
-        with av.open(tmp_path / target) as container:
-            chapters = container.chapters()
+        with av.open(tmp_path / target) as video:
+            chapters = video.chapters()
         times = [(c["start"] * (c["time_base"] or 0), c["metadata"]["title"]) for c in chapters]
         assert times == [(0, "chapter 0"), (Fraction(1, 10), "chapter 1")]
 

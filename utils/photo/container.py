@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import av
 from av.audio.stream import AudioStream
-from av.container import InputContainer
+from av.container import Container, InputContainer
 from av.error import FFmpegError
 from av.stream import Stream
 
@@ -57,12 +57,13 @@ def unreadable(path: Path) -> UserError:
     return UserError(f"cannot read {path}: truncated, not a video, or of an unsupported codec")
 
 
-def form_for(path: Path, picture: int) -> Form:
+def form_for(path: Path, picture: int, rate: Fraction) -> Form:
     """Find out how much of a video, beside its picture, MP4 or MOV can hold.
 
     Args:
         path: of the video.
         picture: index of the stream whose frames are changed.
+        rate: frames per second, for the time code.
 
     Raises:
         UserError: the video cannot be read.
@@ -74,25 +75,17 @@ def form_for(path: Path, picture: int) -> Form:
         }
         suffix, sound = max(held.items(), key=lambda item: len(item[1]))
         notes = _left_out(s for s in original.streams if s.index not in (picture, *sound))
-        metadata = {
-            key: text
-            for key, text in original.metadata.items()
-            if text
-            and key.lower() not in TECHNICAL
-            and key.rpartition("-")[0] not in original.metadata
-        }
-        if PLACE in metadata:
-            metadata.setdefault("location", metadata[PLACE])
+        metadata = _metadata(original)
         chapters = _shifted(original)
     # Most players read the plain form, but it has names for few things only.
     forms: list[dict[str, str]] = [{}, {"movflags": "use_metadata_tags"}]
-    tried = [_try(suffix, metadata, [], options) for options in forms]
-    kept, _ = max(tried, key=lambda facts: len(facts[0]))
-    options = forms[[facts[0] for facts in tried].index(kept)]
-    if lost := sorted(key for key in metadata if key.lower() not in kept):
+    tried = [_try(suffix, rate, metadata, [], options)[0] for options in forms]
+    kept = max(tried, key=len)
+    options = forms[tried.index(kept)]
+    if lost := sorted(metadata.keys() - kept):
         notes.append(f"metadata left out: {', '.join(lost)}")
-        metadata = {key: text for key, text in metadata.items() if key not in lost}
-    if chapters and _try(suffix, metadata, chapters, options)[1] < len(chapters):
+        metadata = {key: text for key, text in metadata.items() if key in kept}
+    if chapters and _try(suffix, rate, metadata, chapters, options)[1] < len(chapters):
         notes.append(f"chapters left out: {len(chapters)}")
         chapters = []
     return Form(suffix, sound, metadata, chapters, options, notes)
@@ -118,22 +111,42 @@ def _holds(suffix: str, path: Path, stream: AudioStream) -> bool:
 
 
 def _try(
-    suffix: str, metadata: dict[str, str], chapters: list[Any], options: dict[str, str]
+    suffix: str,
+    rate: Fraction,
+    metadata: dict[str, str],
+    chapters: list[Any],
+    options: dict[str, str],
 ) -> tuple[set[str], int]:
-    """Write a video without frames; return the keys and the number of chapters that it has."""
+    """Write a video without frames; return the keys it holds and the number of chapters."""
     file = io.BytesIO()
     try:
         with av.open(file, "w", suffix[1:], options=options) as output:
-            video = output.add_stream("libx264", 25)
+            video = output.add_stream("libx264", rate)
             video.width = video.height = 16
             output.metadata.update(metadata)
             output.set_chapters(chapters)
             output.start_encoding()
         file.seek(0)
         with av.open(file, metadata_errors="replace") as result:
-            return {key.lower() for key in result.metadata}, len(result.chapters())
+            found = {key.lower() for key in _metadata(result)}
+            return {key for key in metadata if key.lower() in found}, len(result.chapters())
     except Exception:  # as above
         return set(), 0
+
+
+def _metadata(video: Container) -> dict[str, str]:
+    """What a video says of its content. FFmpeg repeats some of it, with a language in the key."""
+    found = {
+        key: text
+        for key, text in video.metadata.items()
+        if text and key.lower() not in TECHNICAL and key.rpartition("-")[0] not in video.metadata
+    }
+    for stream in video.streams:
+        if "timecode" in stream.metadata:
+            found.setdefault("timecode", stream.metadata["timecode"])
+    if PLACE in found:
+        found.setdefault("location", found[PLACE])
+    return found
 
 
 def _shifted(original: InputContainer) -> list[Any]:
@@ -151,8 +164,9 @@ def _left_out(streams: Iterable[Stream]) -> list[str]:
     """One note that counts streams by their type and codec."""
     names = []
     for stream in streams:
-        if stream.metadata.get("handler_name") == "SubtitleHandler" and stream.type == "data":
-            continue  # the chapters of an MP4, which are read from it
+        chapters = stream.metadata.get("handler_name") == "SubtitleHandler"
+        if stream.type == "data" and (chapters or "timecode" in stream.metadata):
+            continue  # read elsewhere
         context = getattr(stream, "codec_context", None)
         names.append(f"{stream.type} ({context.name})" if context else stream.type)
     counts = (f"{count} {name}" for name, count in sorted(Counter(names).items()))

@@ -80,6 +80,8 @@ class Frames:
             raise unreadable(path)
         self.stream = stream
         self.rate = stream.average_rate or Fraction(25)
+        if stream.guessed_rate and self.rate > 10 * stream.guessed_rate:
+            self.rate = stream.guessed_rate  # the mean of raw DV is the rate of its clock
         longest = (self._container.duration or 0) / 1e6  # of all streams
         if "matroska" in self._container.format.name:  # counted from time 0
             longest -= (self._container.start_time or 0) / 1e6
@@ -163,7 +165,7 @@ def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels]
         UserError: the file cannot be written.
     """
     with open_video(source.path) as original:
-        form = form_for(source.path, source.stream.index)
+        form = form_for(source.path, source.stream.index, source.rate)
         path = path.with_suffix(form.suffix)
         if path.resolve() == source.path.resolve():
             raise UserError(f"{path} is the input, which is never overwritten: change --output")
