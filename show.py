@@ -28,13 +28,7 @@ from utils.files import writing
 from utils.image import hstack
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
-from utils.photo.outputs import (
-    existing_result,
-    left_out,
-    plan_outputs,
-    strip_of,
-    unread_photographs,
-)
+from utils.photo.outputs import existing_result, left_out, plan_outputs, strip_of
 from utils.photo.record import Record, unfinished
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
@@ -82,12 +76,12 @@ def plan(settings: ShowConfig) -> dict[Path, Path]:
     )
     if settings.report:
         check_photo_report(settings.output, list(targets), list(targets.values()))
-    if unread := unread_photographs(settings.inputs, settings.recursive):
-        kinds = ", ".join(sorted({file.suffix.lower() for file in unread}))
-        print(f"not read: {len(unread)} files ({kinds}); convert them to PNG, JPEG or TIFF first")
-    if unseen := left_out(settings.inputs, settings.output, settings.recursive):
-        more = f" and {len(unseen) - 5} more" * (len(unseen) > 5)
-        print(f"not read: {len(unseen)} entries of folders: {', '.join(unseen[:5])}{more}")
+    for line in left_out(settings.inputs, settings.output, settings.recursive):
+        print(line)
+    if settings.format == "same":
+        photographs = [(s.suffix, t.suffix) for s, t in targets.items() if not is_video(s)]
+        if others := sorted({old.lower() for old, new in photographs if old != new}):
+            print(f"not written with --format same: {', '.join(others)}; they become PNG or JPEG")
     if not settings.skip_existing:
         return targets
     todo = {s: t for s, t in targets.items() if existing_result(s, t) is None}
@@ -140,6 +134,8 @@ def derain_photograph(derain: Derainer, source: Path, target: Path, settings: Sh
     if settings.strips:  # first: --skip-existing asks for the result only
         write_photograph(strip_of(target), hstack(rainy, result), tags, settings.quality)
     write_photograph(target, result, tags, settings.quality)
+    if tags.notes:
+        tqdm.write(f"note: {source}: {'; '.join(dict.fromkeys(tags.notes))}")
     return target
 
 

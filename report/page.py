@@ -23,7 +23,7 @@ from evaluation.tables import published_rows, title
 from utils.errors import UserError
 from utils.files import folded, is_inside, write_text
 from utils.image import GAP, Pixels, read_image, write_image
-from utils.photo import record
+from utils.photo import png, record
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
 from utils.photo.tags import Tags
@@ -195,10 +195,12 @@ def _photo_row(folder: Path, index: int, result: record.Result, several: bool) -
         return Row(name, values, caption, link)
     names = f"{index:04}-rainy.jpg", f"{index:04}-derained.jpg"
     for file, (pixels, tags) in zip(names, photographs, strict=True):
-        # The profile keeps the colours; other tags may tell where the photograph was taken.
+        # These keep the colours; other tags may tell where the photograph was taken.
         profile = None if tags.grey else tags.profile
+        colours = tuple(chunk for chunk in tags.chunks if chunk[0] in png.COLOUR)
         preview = _preview(pixels)
-        write_photograph(folder / "report" / file, preview, Tags(profile=profile))
+        about = Tags(profile=profile, chunks=colours)
+        write_photograph(folder / "report" / file, preview, about)
     return Row(name, values, caption, link, *names, (preview.shape[1], preview.shape[0]))
 
 

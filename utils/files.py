@@ -121,7 +121,8 @@ class Listing(NamedTuple):
     """The contents of a folder."""
 
     files: list[Path]  # sorted
-    left_out: list[str]  # what cannot be read or is not followed: each with its reason
+    folders: list[Path]  # that were not entered: links to folders, or all folders
+    unreadable: list[str]  # broken links, and folders that cannot be opened, with the reason
 
 
 def list_files(folder: Path, recursive: bool = False, skip: Path | None = None) -> Listing:
@@ -136,8 +137,7 @@ def list_files(folder: Path, recursive: bool = False, skip: Path | None = None) 
     Raises:
         UserError: the folder cannot be read.
     """
-    files: list[Path] = []
-    left_out: list[str] = []
+    listing = Listing([], [], [])
     waiting = [folder]
     while waiting:
         current = waiting.pop()
@@ -146,21 +146,22 @@ def list_files(folder: Path, recursive: bool = False, skip: Path | None = None) 
         except OSError as error:
             if current == folder:
                 raise UserError(f"cannot read {folder}: {error.strerror or error}") from None
-            left_out.append(f"{current} ({error.strerror or error})")
+            listing.unreadable.append(f"{current}: {error.strerror or error}")
             continue
         for entry in entries:
             if entry.name.startswith("."):  # some systems write `._NAME` next to an image
                 continue
             try:
                 if entry.is_dir():
-                    if recursive and entry.is_symlink():
-                        left_out.append(f"{entry} (a link to a folder)")
-                    elif recursive and not (skip and is_same(entry, skip)):
-                        waiting.append(entry)
+                    if skip is None or not is_same(entry, skip):
+                        enters = recursive and not entry.is_symlink()
+                        (waiting if enters else listing.folders).append(entry)
                 elif entry.is_file():
-                    files.append(entry)
+                    listing.files.append(entry)
                 elif entry.is_symlink():
-                    left_out.append(f"{entry} (a broken link)")
+                    listing.unreadable.append(f"{entry}: a broken link")
             except OSError as error:
-                left_out.append(f"{entry} ({error.strerror or error})")
-    return Listing(sorted(files), sorted(left_out))
+                listing.unreadable.append(f"{entry}: {error.strerror or error}")
+    for found in listing:
+        found.sort()
+    return listing

@@ -197,11 +197,10 @@ def test_links_are_named(tmp_path: Path, picture: Picture) -> None:
     found = list_files(folder, recursive=True)
     assert found.files == [folder / "d.png", folder / "one" / "a.png"]
     assert left_out([folder], tmp_path / "out", recursive=True) == [
-        f"{folder}/gone.png (a broken link)",
-        f"{folder}/linked (a link to a folder)",
-        f"{folder}/one/circle (a link to a folder)",
+        "not derained: what is in 2 folders (circle, linked); name links as inputs",
+        f"cannot be read: 1 entries ({folder}/gone.png: a broken link)",
     ]
-    assert list_files(folder).left_out == [f"{folder}/gone.png (a broken link)"]
+    assert list_files(folder).unreadable == [f"{folder}/gone.png: a broken link"]
     with pytest.raises(UserError, match=r"gone\.png \(it is a broken link\)"):
         plan_outputs([folder / "gone.png"], tmp_path / "out")
     assert list(plan_outputs([folder / "linked"], tmp_path / "out")) == [folder / "linked/c.png"]
@@ -221,7 +220,7 @@ def test_a_folder_that_cannot_be_opened_is_named(
     monkeypatch.setattr(Path, "iterdir", iterdir)
     found = list_files(tmp_path / "in", recursive=True)
     assert found.files == [tmp_path / "in" / "a.png"]
-    assert found.left_out == [f"{tmp_path}/in/closed (Permission denied)"]
+    assert found.unreadable == [f"{tmp_path}/in/closed: Permission denied"]
     with pytest.raises(UserError, match=r"cannot read .*closed: Permission denied"):
         list_files(tmp_path / "in" / "closed")
 

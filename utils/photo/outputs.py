@@ -2,21 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from utils.errors import UserError
 from utils.files import file_id, folded, is_same, list_files
-from utils.image import SUFFIXES as IMAGES
 from utils.image import list_images
+from utils.photo.kinds import SUFFIXES as IMAGES
+from utils.photo.kinds import same_suffix
 from utils.photo.video import SUFFIXES as VIDEOS
 from utils.photo.video import is_video
 
 FORMATS = {"png": ".png", "jpg": ".jpg", "tiff": ".tif", "webp": ".webp"}
-
-# Photographs in kinds that are not read. A folder's user expects them to be derained, too.
-UNREAD = (".heic", ".heif", ".avif", ".jxl", ".gif", ".dng", ".cr2", ".cr3", ".nef", ".arw")
 
 
 def plan_outputs(
@@ -34,7 +31,8 @@ def plan_outputs(
     Args:
         inputs: files, folders, or patterns such as `photos/*.jpg`.
         output: folder of the outputs.
-        image_format: a key of `FORMATS`, or "same" for the suffix of the input; videos become MP4.
+        image_format: a key of `FORMATS`, or "same" for the suffix of the input, or of the
+            nearest kind that is written; videos become MP4.
         recursive: also take the files in folders of folders, and keep the tree below `output`.
         strips: `strip_of` each target is written, too.
 
@@ -104,23 +102,37 @@ def existing_result(source: Path, target: Path) -> Path | None:
 
 
 def left_out(inputs: Iterable[Path], output: Path, recursive: bool = False) -> list[str]:
-    """What in the input folders cannot be read or is not followed, with the reasons."""
-    return [
-        entry
-        for folder in inputs
-        if folder.is_dir()
-        for entry in list_files(folder, recursive, output).left_out
-    ]
+    """Say what of the input folders is not derained: other kinds of file, folders, broken links.
 
+    Args:
+        inputs: as for `plan_outputs`.
+        output: its files are no inputs.
+        recursive: folders in the input folders are taken, but no links to folders.
 
-def unread_photographs(inputs: Iterable[Path], recursive: bool = False) -> list[Path]:
-    """List the photographs in input folders that are of a kind this code does not read."""
-    folders = [path for path in inputs if path.is_dir()]
+    Returns:
+        Sentences for the user; none if nothing but hidden files is left out.
+    """
+    listings = [list_files(path, recursive, output) for path in inputs if path.is_dir()]
+    suffixes = [file.suffix.lower() for listing in listings for file in listing.files]
+    others = [suffix for suffix in suffixes if suffix not in (*IMAGES, *VIDEOS)]
+    folders = [folder.name for listing in listings for folder in listing.folders]
+    unreadable = [entry for listing in listings for entry in listing.unreadable]
     found = []
-    for folder in folders:
-        with suppress(UserError):  # there is none
-            found += list_images(folder, UNREAD, recursive)
+    if others:
+        kinds = ", ".join(sorted({suffix or "no suffix" for suffix in others}))
+        found.append(f"not derained, of another kind: {len(others)} files ({kinds})")
+    if folders:
+        way = "name links as inputs" if recursive else "add --recursive, or name them as inputs"
+        found.append(
+            f"not derained: what is in {len(folders)} folders ({_first(sorted(folders))}); {way}"
+        )
+    if unreadable:
+        found.append(f"cannot be read: {len(unreadable)} entries ({_first(unreadable)})")
     return found
+
+
+def _first(names: Sequence[str]) -> str:
+    return ", ".join([*names[:5], *["..."] * (len(names) > 5)])
 
 
 def strip_of(target: Path) -> Path:
@@ -136,7 +148,7 @@ def _expand(path: Path) -> list[Path]:
     try:
         matches = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
     except (ValueError, NotImplementedError, re.error) as error:
-        raise UserError(f"no file {path}, and no valid pattern: {error}") from None
+        raise UserError(f"no file and no pattern {path}: {error}") from None
     except OSError as error:
         raise UserError(f"no file or folder {path}: {error.strerror or error}") from None
     found = [match for match in matches if hidden or not match.name.startswith(".")]
@@ -153,6 +165,6 @@ def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
 def _suffix(source: Path, image_format: str) -> str:
     if is_video(source):
         return ".mp4"
-    if image_format == "same" and source.suffix.lower() in IMAGES:
-        return source.suffix
+    if image_format == "same":
+        return same_suffix(source.suffix)
     return FORMATS.get(image_format, ".png")

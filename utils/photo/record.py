@@ -11,10 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.photo.decode import size_of
 from utils.photo.video import Frames, is_video
 
 NAME = "derained.jsonl"
@@ -128,5 +128,4 @@ def _size(path: Path) -> tuple[int, int]:
     if is_video(path):
         height, width = next(iter(Frames(path))).shape[:2]
         return width, height
-    with Image.open(path) as file:
-        return file.size
+    return size_of(path)
