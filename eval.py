@@ -14,12 +14,13 @@ from pathlib import Path
 from config import default_weights
 from config.cli import eval_config
 from config.schema import as_dict
-from data.open import open_pairs
+from data.open import open_pairs, refuse_output
 from evaluation.scores import STRIPS, evaluate, strip_writer, write_scores
 from evaluation.tables import comparison, table
 from models import Derainer
 from report.page import write_score_report
 from utils.errors import UserError, run_command
+from utils.files import folded
 from utils.runtime import keep_freed_memory, provenance, set_threads
 
 
@@ -28,8 +29,9 @@ def folder_names(files: Sequence[Path]) -> list[str]:
     names: list[str] = []
     for file in files:
         name = "-".join(part for part in file.with_suffix("").parts if part.strip("/.\\"))
+        known = {folded(Path(other)) for other in names}
         same = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))
-        names.append(next(unused for unused in same if unused not in names))
+        names.append(next(new for new in same if folded(Path(new)) not in known))
     return names
 
 
@@ -55,13 +57,15 @@ def main(arguments: list[str]) -> None:
     for derain in derainers:
         if settings.network not in (preset.network, derain.network.config):
             raise UserError(f"{derain} already specifies its network: remove the network flags")
+    names = folder_names(files) if settings.compare else [""]
+    for name in names:
+        refuse_output(data, output / name)
     pairs = open_pairs(data, "test")[: settings.limit]
 
     origin = {"data": as_dict(settings)["data"], "provenance": provenance(derainers[0].device)}
     strips = len(pairs) if settings.report else STRIPS
     conventions = list(dict.fromkeys(settings.conventions))
     results = []
-    names = folder_names(files) if settings.compare else [""]
     for name, derain in zip(names, derainers, strict=True):
         folder = output / name
         scores = evaluate(derain, pairs, conventions, strip_writer(folder / "strips", strips))

@@ -28,8 +28,8 @@ from utils.files import writing
 from utils.image import hstack
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
-from utils.photo.outputs import existing_result, plan_outputs, strip_of, unread_photographs
-from utils.photo.record import Record
+from utils.photo.outputs import existing_result, left_out, plan_outputs, strip_of
+from utils.photo.record import Record, unfinished
 from utils.photo.shots import Shot
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
@@ -76,26 +76,31 @@ def plan(settings: ShowConfig) -> dict[Path, Path]:
         settings.inputs, settings.output, settings.format, settings.recursive, settings.strips
     )
     if settings.report:
-        check_photo_report(settings.output, list(targets))
-    if unread := unread_photographs(settings.inputs, settings.recursive):
-        kinds = ", ".join(sorted({file.suffix.lower() for file in unread}))
-        print(f"not read: {len(unread)} files ({kinds}); convert them to PNG, JPEG or TIFF first")
+        check_photo_report(settings.output, list(targets), list(targets.values()))
+    for line in left_out(settings.inputs, settings.output, settings.recursive):
+        print(line)
+    if settings.format == "same":
+        photographs = [(s.suffix, t.suffix) for s, t in targets.items() if not is_video(s)]
+        if others := sorted({old.lower() for old, new in photographs if old != new}):
+            print(f"not written with --format same: {', '.join(others)}; they become PNG or JPEG")
     if not settings.skip_existing:
         return targets
     todo = {s: t for s, t in targets.items() if existing_result(s, t) is None}
     skipped = len(targets) - len(todo)
     print(f"skipping {skipped} of {len(targets)} inputs: results exist in {settings.output}/")
-    return todo
+    # What stopped an earlier run, for example by its size, shall not stop this one at once.
+    last = unfinished(settings.output)
+    return dict(sorted(todo.items(), key=lambda item: item[1] in last))
 
 
 def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig) -> int:
     """Derain all inputs, record the results, and return how many there are.
 
-    Files that cannot be read or derained are skipped and reported.
+    Files that cannot be read, derained or written are skipped and reported.
 
     Raises:
-        UserError: a result cannot be written, for example because the disk is full.
-        Interrupted: Ctrl-C.
+        UserError: nothing more can be written, for example because the disk is full.
+        Interrupted: Ctrl-C or SIGTERM.
     """
     facts = {"weights": derain.describe(), "provenance": provenance(derain.device)}
     record, done = Record(settings.output, facts), 0
@@ -107,15 +112,19 @@ def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig
         start = time.perf_counter()
         try:
             derain_file = derain_video if is_video(source) else derain_photograph
+            record.begin(target)
             written, scale = derain_file(derain, source, target, settings)
             record.add(source, written, time.perf_counter() - start, scale)
             done += 1
         except WriteError as error:
             raise UserError(f"{error}; {rest}") from None
-        except KeyboardInterrupt:
-            raise Interrupted(f"interrupted; {rest}", signal.SIGINT) from None
+        except KeyboardInterrupt as stop:
+            number = getattr(stop, "signal", signal.SIGINT)
+            raise Interrupted(f"interrupted; {rest}", number) from None
         except UserError as failure:
             tqdm.write(f"skipped: {failure}", file=sys.stderr)
+        except (OSError, MemoryError) as failure:
+            tqdm.write(f"skipped: {source}: {failure or 'out of memory'}", file=sys.stderr)
     return done
 
 
@@ -130,6 +139,8 @@ def derain_photograph(
     if settings.strips:  # first: --skip-existing asks for the result only
         write_photograph(strip_of(target), hstack(rainy, result), tags, settings.quality)
     write_photograph(target, result, tags, settings.quality)
+    if tags.notes:
+        tqdm.write(f"note: {source}: {'; '.join(dict.fromkeys(tags.notes))}")
     return target, scale
 
 

@@ -1,5 +1,6 @@
 """Open the training, validation and test images that a config names."""
 
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from config.schema import Config, Folders, Synthetic
@@ -9,6 +10,7 @@ from data.patches import Patches
 from data.rain_layers import LayerSource, extract_layers, hold_out, open_clean, open_layers
 from data.synthetic import SyntheticPairs
 from utils.errors import UserError
+from utils.files import is_inside
 
 
 class TrainingData(NamedTuple):
@@ -33,6 +35,23 @@ def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pa
     if folder is None:
         raise UserError(f"{data.dataset} has no {split} set: give --{split}-folder")
     return FolderPairs(find_pairs(folder, data.layout, data.order))
+
+
+def refuse_output(data: Folders | Synthetic, output: Path) -> None:
+    """Refuse an output folder whose pictures would lie among the images of a dataset.
+
+    Raises:
+        UserError: a folder of images is, or lies in, the folder of the strips or of the report.
+    """
+    if isinstance(data, Folders):
+        folders = (data.train_folder, data.test_folder, *data.clean, *data.layers)
+        for folder in (folder for folder in folders if folder is not None):
+            for written in (output / "strips", output / "report"):
+                if is_inside(folder / "image", written):
+                    raise UserError(
+                        f"{written} would be written to, and holds the images of {folder}, which "
+                        "are never overwritten: choose another output folder"
+                    )
 
 
 def open_training(config: Config) -> TrainingData:

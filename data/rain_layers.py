@@ -69,21 +69,27 @@ def open_layers(folder: Path) -> LayerSource:
     Raises:
         UserError: the folder is missing or empty, or an image is not a rain layer.
     """
-    if _holds_pairs(folder):
+    if holds_pairs(folder):
         advice = f"remove {folder} from --layers"
         return extract_layers(FolderPairs(find_pairs(folder, "rain100")), advice)
-    layers = []
-    for file in list_in_order(folder):
-        image = read_image(file)
-        if image.dtype != np.uint8 or np.ptp(image[..., :3], axis=2).max() > GREY_TOLERANCE:
-            raise UserError(
-                f"{file} is not a rain layer: expected an image of grey rain on black, 8 bits"
-            )
-        layer = image[..., 0].copy()
-        if image.shape[2] == 4:
-            layer = np.rint(layer * (image[..., 3] / 255)).astype(np.uint8)
-        layers.append(layer)
-    return LayerSource(layers, rendered=True)
+    return LayerSource([read_layer(file) for file in list_in_order(folder)], rendered=True)
+
+
+def read_layer(file: Path) -> Pixels:
+    """Read a rendered layer, uint8 [H, W].
+
+    Raises:
+        UserError: it cannot be read, or is not a rain layer.
+    """
+    image = read_image(file)
+    if image.dtype != np.uint8 or np.ptp(image[..., :3], axis=2).max() > GREY_TOLERANCE:
+        raise UserError(
+            f"{file} is not a rain layer: expected an image of grey rain on black, 8 bits"
+        )
+    layer = image[..., 0].copy()
+    if image.shape[2] == 4:
+        layer = np.rint(layer * (image[..., 3] / 255)).astype(np.uint8)
+    return layer
 
 
 def open_clean(folder: Path, side: int = 1) -> list[Pixels]:
@@ -93,22 +99,28 @@ def open_clean(folder: Path, side: int = 1) -> list[Pixels]:
         UserError: the folder is missing or empty, or an image cannot be read or is smaller than
             `side` x `side` pixels.
     """
-    if _holds_pairs(folder):
+    if holds_pairs(folder):
         return [pair.clean for pair in FolderPairs(find_pairs(folder, "rain100"))]
-    images = []
-    for file in list_in_order(folder):
-        image = read_rgb(file)
-        height, width = image.shape[:2]
-        if min(height, width) < side:
-            raise UserError(
-                f"patches of {side}x{side} do not fit {file} ({width}x{height} pixels): lower "
-                "--patch-size or remove the image"
-            )
-        images.append(image)
-    return images
+    return [read_scene(file, side) for file in list_in_order(folder)]
 
 
-def _holds_pairs(folder: Path) -> bool:
+def read_scene(file: Path, side: int = 1) -> Pixels:
+    """Read a clean image, uint8 [H, W, 3].
+
+    Raises:
+        UserError: it cannot be read or is smaller than `side` x `side` pixels.
+    """
+    image = read_rgb(file)
+    height, width = image.shape[:2]
+    if min(height, width) < side:
+        raise UserError(
+            f"patches of {side}x{side} do not fit {file} ({width}x{height} pixels): lower "
+            "--patch-size or remove the image"
+        )
+    return image
+
+
+def holds_pairs(folder: Path) -> bool:
     """Whether a folder has both images of Rain100 pairs; one of clean images alone may not."""
     names = [file.name for file in list_images(folder)]
     rainy = any(name.startswith("rain-") for name in names) or (folder / "rainy").is_dir()

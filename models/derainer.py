@@ -17,6 +17,7 @@ from models.scale import choose_scale, derain_reduced, has_rain
 from models.tiling import OVERLAP, SMALLEST, derain_tiles
 from utils.checkpoint import Weights, load_weights
 from utils.errors import UserError
+from utils.files import refuse_overwriting
 from utils.image import Pixels, to_pixels, to_tensor, with_alpha
 from utils.photo.decode import read_photograph
 from utils.photo.encode import FORMATS, write_photograph
@@ -147,13 +148,13 @@ class Derainer:
             quality: of JPEG and WebP, 1 to 100.
 
         Raises:
-            UserError: the photograph cannot be read, or the result cannot be written.
+            UserError: the photograph cannot be read, the result cannot be written, or both are one
+                file.
         """
         source, target = Path(source), Path(target)
         if target.suffix.lower() not in FORMATS:
             raise UserError(f"cannot write {target}: expected a name with {', '.join(FORMATS)}")
-        if target.exists() and source.exists() and target.samefile(source):
-            raise UserError(f"{target} would overwrite the photograph: choose another name")
+        refuse_overwriting(source, target)
         rainy, tags = read_photograph(source)
         write_photograph(target, self(rainy, source.name), tags, quality)
 

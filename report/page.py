@@ -21,9 +21,9 @@ from config.schema import Folders, Synthetic
 from evaluation.scores import STRIPS, PairScore, read_scores
 from evaluation.tables import published_rows, title
 from utils.errors import UserError
-from utils.files import write_text
+from utils.files import folded, is_inside, write_text
 from utils.image import GAP, Pixels, read_image, write_image
-from utils.photo import record
+from utils.photo import png, record
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
 from utils.photo.tags import Tags
@@ -135,17 +135,23 @@ def _score_row(folder: Path, index: int, pair: PairScore, has_strip: bool) -> Ro
     return Row(pair.name, values, caption, after, before, after, (width, height))
 
 
-def check_photo_report(folder: Path, sources: Sequence[Path]) -> None:
-    """Refuse a page that could overwrite inputs.
+def check_photo_report(folder: Path, sources: Sequence[Path], targets: Sequence[Path] = ()) -> None:
+    """Refuse a page that could overwrite inputs or results.
 
     Raises:
-        UserError: an input lies in the folder of the page.
+        UserError: one of them lies in the folder of the page.
     """
-    report = (folder / "report").resolve()
-    if inside := [source for source in sources if source.resolve().is_relative_to(report)]:
+    report = folder / "report"
+    if inside := [source for source in sources if is_inside(source, report)]:
         raise UserError(
-            f"the report would be written into {folder / 'report'}, which contains the input "
-            f"{inside[0]}: choose another output folder"
+            f"the report would be written into {report}, which contains the input {inside[0]}: "
+            "choose another output folder"
+        )
+    start = folded(report / "_").removesuffix("_")
+    if inside := [target for target in targets if folded(target).startswith(start)]:
+        raise UserError(
+            f"the report would be written into {report}, as would the result {inside[0]}: leave "
+            "out --report, or rename the input folder"
         )
 
 
@@ -195,10 +201,12 @@ def _photo_row(folder: Path, index: int, result: record.Result, several: bool) -
         return Row(name, values, caption, link)
     names = f"{index:04}-rainy.jpg", f"{index:04}-derained.jpg"
     for file, (pixels, tags) in zip(names, photographs, strict=True):
-        # The profile keeps the colours; other tags may tell where the photograph was taken.
+        # These keep the colours; other tags may tell where the photograph was taken.
         profile = None if tags.grey else tags.profile
+        colours = tuple(chunk for chunk in tags.chunks if chunk[0] in png.COLOUR)
         preview = _preview(pixels)
-        write_photograph(folder / "report" / file, preview, Tags(profile=profile))
+        about = Tags(profile=profile, chunks=colours)
+        write_photograph(folder / "report" / file, preview, about)
     return Row(name, values, caption, link, *names, (preview.shape[1], preview.shape[0]))
 
 

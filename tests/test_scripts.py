@@ -368,12 +368,14 @@ def test_show_leaves_out_what_it_cannot_read(
     write_image(tmp_path / "in" / "a.png", picture())
     (tmp_path / "in" / "b.png").write_text("no image")
     (tmp_path / "in" / "._a.png").write_text("what some systems leave behind")
-    (tmp_path / "in" / "c.HEIC").write_text("a photograph of a telephone")
+    (tmp_path / "in" / "c.TXT").write_text("a list")
+    (tmp_path / "in" / "below").mkdir()
     command = [str(tmp_path / "in"), "--weights", str(weights), "--output", str(tmp_path / "o")]
     with pytest.raises(UserError, match="skipped 1 of 2 files"):
         show.main(command)
     printed = capsys.readouterr()
-    assert "not read: 1 files (.heic)" in printed.out
+    assert "not derained, of another kind: 1 files (.txt)" in printed.out
+    assert "not derained: what is in 1 folders (below)" in printed.out
     assert "derained 1 of 2 with" in printed.out
     assert re.search(r"skipped: cannot read .*b.png", printed.err)
     show.main([str(tmp_path / "in" / "*a.png"), *command[1:]])  # without the hidden file

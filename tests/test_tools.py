@@ -42,7 +42,7 @@ def write_wide(folder: Path, pairs: list[Pair]) -> None:
 
 def check(tmp_path: Path, *flags: str, preset: str = "rain100l") -> None:
     folders = ["--train-folder", str(tmp_path / "train"), "--test-folder", str(tmp_path / "test")]
-    check_data.main([preset, *folders, "--release", "mine", *flags])
+    check_data.main([preset, *folders, "--release", "mine", "--patch-size", "48", *flags])
 
 
 def test_a_good_set(
@@ -61,13 +61,16 @@ def test_a_good_set(
     with pytest.raises(UserError, match="2 problems"):
         check(tmp_path, "--clean", str(tmp_path / "clean"), "--layers", str(tmp_path / "layers"))
     shown = capsys.readouterr().out
-    assert re.search(r"patches of 64x64 do not fit .*tiny.png \(48x20 pixels\)", shown)
+    assert re.search(r"patches of 48x48 do not fit .*tiny.png \(48x20 pixels\)", shown)
     assert "a.png is not a rain layer" in shown
     clean = tmp_path / "norain"
     for number in range(3):
         write_image(clean / f"norain-{number}.png", rainy_pairs[0].clean)
-    check(tmp_path, "--clean", str(clean), "--patch-size", "48")
+    check(tmp_path, "--clean", str(clean), "--modelled", "0.5")
     assert f"{clean}: 3 clean images" in capsys.readouterr().out
+    with pytest.raises(UserError, match="1 problems"):
+        check(tmp_path, "--clean", str(clean))
+    assert "train.py would stop: --clean images have no rain" in capsys.readouterr().out
 
 
 def test_findings_are_listed_and_counted(
@@ -89,6 +92,45 @@ def test_findings_are_listed_and_counted(
     assert "among the training images: 2" in shown
     assert "note: rain is additive and grey in 0 of" in shown
     assert "--exchange cannot be used" in shown
+
+
+def test_all_that_would_stop_a_training_is_listed(
+    tmp_path: Path, rainy_pairs: list[Pair], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one go, and every file of it."""
+    train, test = tmp_path / "train", tmp_path / "test"
+    write_rain100(train, [*rainy_pairs, rainy_pairs[0]])
+    for number, side in ((2, 20), (3, 47), (5, 48)):  # the last is large enough
+        for name, pixels in (("rain", rainy_pairs[0].rainy), ("norain", rainy_pairs[0].clean)):
+            write_image(train / f"{name}-{number}.png", pixels[:side])
+    deep = np.full((48, 48, 3), 70, np.uint16)
+    write_image(train / "rain-4.png", deep)
+    dry = np.full((10, 48, 3), 70, np.uint8)
+    write_rain100(test, [Pair("", dry, dry)])
+    for name in ("a", "b"):
+        write_image(tmp_path / "clean" / f"{name}.png", dry)
+        write_image(tmp_path / "layers" / f"{name}.png", rainy_pairs[1].rainy)
+    flags = ["--clean", str(tmp_path / "clean"), "--layers", str(tmp_path / "layers")]
+    with pytest.raises(UserError, match="9 problems"):
+        check(tmp_path, *flags, "--exchange", "0.5", "--validation", "5")
+    shown = capsys.readouterr().out
+    assert "--validation must be below the number of training pairs, 5, got 5" in shown
+    assert "--validation must be below the number of rain layers, got 5" in shown
+    with pytest.raises(UserError, match="9 problems"):
+        check(tmp_path, *flags, "--exchange", "0.5")
+    shown = capsys.readouterr().out
+    assert "patch of 48x48 pixels in 2 of 5 pairs: rain-2 (48x20), rain-3 (48x47);" in shown
+    assert "rain-4.png has 16 bits per channel" in shown
+    assert "both images are equal in 1 of 1 pairs: rain-1\n" in shown
+    assert "cannot be scored, in 1 of 1 pairs: rain-1 (48x10)" in shown
+    assert "in 4 of 5 pairs: rain-1, rain-2, rain-3, rain-5; set --exchange 0" in shown
+    assert shown.count("patches of 48x48 do not fit") == 2
+    assert shown.count("is not a rain layer") == 2
+    with pytest.raises(UserError, match="2 problems"):
+        check_data.main(
+            ["rain100l", "--train-folder", str(tmp_path), "--test-folder", str(tmp_path)]
+        )
+    assert capsys.readouterr().out.count(f"{tmp_path}: nothing to read") == 2
 
 
 def test_additive_rain_is_noticed(

@@ -28,6 +28,7 @@ from tools.released_keys import released_key
 from utils import checkpoint
 from utils.checkpoint import Weights
 from utils.errors import UserError, run_command
+from utils.files import refuse_overwriting
 
 State = dict[str, Tensor]
 
@@ -216,6 +217,7 @@ def main(arguments: list[str]) -> None:
     """Run `python -m tools.convert_checkpoint [--back] SOURCE TARGET`."""
     options = tool_options(Options, arguments, "python -m tools.convert_checkpoint", __doc__)
     chosen = dict(_setting(text) for text in options.set)
+    refuse_overwriting(options.source, options.target)
     weights = checkpoint.load_weights(options.source)
     if options.back:
         checkpoint.save(options.target, {"net": to_released(weights, options.source)})

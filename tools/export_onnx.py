@@ -25,7 +25,7 @@ from models.jdnet.activation import SLOPE
 from models.jdnet.equations import derain
 from models.jdnet.self_attention import SelfAttention, patch_coordinates
 from utils.errors import UserError, run_command
-from utils.files import replacing
+from utils.files import refuse_overwriting, replacing
 
 TOLERANCE = 1e-4
 SIZES = ((32, 32), (97, 131), (114, 122))  # ONNX's own up-sampling differs at the last
@@ -144,6 +144,7 @@ def main(arguments: list[str]) -> None:
     if options.target.suffix != ".onnx":
         raise UserError(f"expected NAME.onnx, got {options.target}")
     weights = options.weights or default_weights("real")
+    refuse_overwriting(weights, options.target)
     network = load_network(weights)
     try:
         model = export(network)

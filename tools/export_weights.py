@@ -17,6 +17,7 @@ from config.cli import tool_options
 from utils import checkpoint
 from utils.checkpoint import load_weights
 from utils.errors import UserError, run_command
+from utils.files import refuse_overwriting
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def main(arguments: list[str]) -> None:
     options = tool_options(Options, arguments, "python -m tools.export_weights", __doc__)
     if options.target.suffix != ".safetensors":
         raise UserError(f"expected NAME.safetensors, got {options.target}")
+    refuse_overwriting(options.run / "best.pt", options.target)
     scores = options.run / "scores.json"
     if not scores.is_file():
         raise UserError(f"no {scores}: finish the run, train.py scores the test pairs at the end")

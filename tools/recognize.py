@@ -19,7 +19,7 @@ from config.cli import tool_options
 from data.layouts import match_names, pair_key
 from tools.recognition import Change, Kind, Task, agreement, summary, torchvision_task
 from utils.errors import UserError, run_command
-from utils.files import write_text
+from utils.files import is_inside, write_text
 from utils.image import hstack, list_images, read_image, to_pixels, to_tensor, write_image
 from utils.runtime import choose_device
 
@@ -110,7 +110,7 @@ def main(arguments: list[str]) -> None:
     scenes = match(options.images)
     output = options.output
     for file in (file for scene in scenes for file in scene):
-        if file.resolve().is_relative_to(output.resolve()):
+        if is_inside(file, output):
             raise UserError(f"{output} contains the input {file}: choose another --output")
     task = torchvision_task(options.task, options.model, choose_device(options.device))
     text = io.StringIO(newline="")

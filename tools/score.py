@@ -19,7 +19,7 @@ from config.cli import tool_options
 from data.layouts import match_names, pair_key
 from utils.conventions import CONVENTIONS, Convention
 from utils.errors import UserError, run_command
-from utils.files import write_text
+from utils.files import refuse_overwriting, write_text
 from utils.image import list_images, read_image, to_tensor
 from utils.metrics import score
 
@@ -55,6 +55,9 @@ def main(arguments: list[str]) -> None:
     derained = list_images(options.derained)
     wanted = {pair_key(f) for f in derained}
     pairs = match_names(derained, [f for f in clean if pair_key(f) in wanted])
+    for file in (file for files in pairs for file in (files.rainy, files.clean)):
+        if options.csv is not None:
+            refuse_overwriting(file, options.csv)
     rows = []
     for files in pairs:
         image, truth = (to_tensor(read_image(f)) for f in (files.rainy, files.clean))

@@ -64,6 +64,6 @@ def plan(config: Config) -> str:
         "learning rate": f"{recipe.optimizer}, {recipe.lr:g}, "
         + describe_schedule(recipe, steps, scenes),
         "time": f"about {seconds:.2g} s per step, {seconds * steps / 3600:.2g} hours in total",
-        "memory": f"about {memory / 2**30:.2g} GiB",
+        "memory": f"about {memory / 2**30:.2g} GiB" if memory else "not known on this system",
     }
     return "\n".join(f"{name + ':':<15}{value}" for name, value in rows.items())

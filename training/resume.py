@@ -58,6 +58,10 @@ def _locked(folder: Path) -> Iterator[None]:
                 raise UserError(
                     f"another process is training in {folder}: wait for it, or choose another --run"
                 ) from None
+            except NotImplementedError:
+                raise UserError(
+                    f"the drive of {folder} cannot lock files: choose another --run"
+                ) from None
             for half_written in folder.glob("*.partial"):
                 half_written.unlink()
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from config.schema import Config, as_dict
-from data.open import TrainingData, open_training
+from data.open import TrainingData, open_training, refuse_output
 from data.pairs import Pairs
 from data.patches import PatchPair
 from models.load import grow
@@ -24,6 +24,7 @@ from training.optimizers import make_optimizer
 from training.schedule import total_steps
 from utils import checkpoint, ranks
 from utils.errors import UserError
+from utils.files import is_same
 from utils.metrics import WINDOW
 from utils.runlog import RunLog
 from utils.runtime import autocast, choose_device, choose_precision, provenance
@@ -80,11 +81,12 @@ def build_run(config: Config) -> Run:
     recipe = config.training
     ranks.share_of_batch(recipe.batch_size)
     folder = config.run or Path("runs") / config.name
-    if config.init_from and config.init_from.resolve().parent == folder.resolve():
+    if config.init_from and is_same(config.init_from.resolve().parent, folder):
         raise UserError(
             f"--init-from {config.init_from} would be overwritten: copy it elsewhere, or choose "
             "another --run"
         )
+    refuse_output(config.data, folder)
     device = choose_device(ranks.local_device(config.machine.device))
     precision = choose_precision(config.machine.precision, device)
     data = open_data(config)

@@ -1,8 +1,10 @@
 """Errors of the user, reported in one line."""
 
 import io
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import NoReturn
 
 
@@ -11,11 +13,11 @@ class UserError(Exception):
 
 
 class WriteError(UserError):
-    """A file could not be written, for example because the disk is full."""
+    """The drive is full, read-only or failing: other files cannot be written, either."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal ended the script, which saved its work; the message says how to go on.
+    """A signal ended the script; if it saved its work, the message says how to go on.
 
     Args:
         message: one line.
@@ -28,7 +30,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def run_command(main: Callable[[list[str]], object]) -> NoReturn:
-    """Run a script's `main(arguments)`; a `UserError` becomes one line and exit status 2."""
+    """Run a script's `main(arguments)`; a `UserError` becomes one line and exit status 2.
+
+    SIGTERM and SIGHUP end it like Ctrl-C, so that no half-written file is left.
+    """
+    for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP")):
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one
+            signal.signal(number, _stop)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # for file names that are not UTF-8
     try:
@@ -46,6 +54,10 @@ def run_command(main: Callable[[list[str]], object]) -> NoReturn:
     except OSError as error:  # no permission, disk full, a file where a folder is needed
         sys.exit(_complain(error, 2))
     sys.exit(0)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(f"stopped by {signal.Signals(number).name}", number)
 
 
 def _complain(message: object, status: int) -> int:

@@ -1,12 +1,24 @@
-"""Atomic file writes: a file is written completely or not at all."""
+"""Files: written completely or not at all, compared by what the system says, listed in order."""
 
+import errno
 import os
+import unicodedata
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from utils.errors import WriteError
+from utils.errors import UserError, WriteError
+
+# Errors of the drive, or of the whole process: the next file would fail, too.
+OF_THE_DRIVE = {
+    getattr(errno, name, None)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EROFS", "EIO", "ENODEV", "ENXIO", "ESTALE", "ENOTCONN"),
+        *("ETIMEDOUT", "EHOSTDOWN", "EMFILE", "ENFILE"),
+    )
+}
 
 
 @contextmanager
@@ -21,11 +33,15 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
         previous: where to move an existing file at `path` first; None replaces it.
 
     Raises:
-        WriteError: the file cannot be written, for example because the disk is full.
+        UserError, WriteError: see `writing`.
     """
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    # Short: `path` may have the longest name that the drive allows.
+    name = f"{os.getpid()}-{zlib.crc32(os.fsencode(path.name)):08x}.partial"
+    partial = path.parent / name
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            path.lstat()  # before the work: the system refuses some names
         try:
             with partial.open("wb") as stream:
                 yield stream
@@ -40,14 +56,112 @@ def replacing(path: Path, previous: Path | None = None) -> Iterator[BinaryIO]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an error of the operating system into a `WriteError` that names `path`."""
+    """Turn an error of the operating system into one line that names `path`.
+
+    Raises:
+        WriteError: the drive is full, read-only or failing: no other file can be written.
+        UserError: this file cannot be written, for example because its name is too long.
+    """
     try:
         yield
-    except OSError as error:
-        raise WriteError(f"cannot write {path}: {error.strerror or error}") from None
+    except (OSError, UnicodeEncodeError) as error:
+        kind = WriteError if getattr(error, "errno", None) in OF_THE_DRIVE else UserError
+        reason = getattr(error, "strerror", None) or error
+        raise kind(f"cannot write {path}: {reason}") from None
 
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; characters that UTF-8 cannot encode are escaped."""
     with replacing(path) as stream:
         stream.write(text.encode("utf-8", "backslashreplace"))
+
+
+def file_id(path: Path) -> tuple[int, int] | None:
+    """What the system knows a file or folder by, however its path is spelt.
+
+    None if it does not exist. Links are followed.
+    """
+    try:
+        status = path.stat()
+    except (OSError, ValueError):  # also a name that the system refuses
+        return None
+    return status.st_dev, status.st_ino
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one existing file or folder."""
+    return (identity := file_id(one)) is not None and identity == file_id(other)
+
+
+def is_inside(path: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder or in a folder of it, by its own path or by that of links."""
+    real = Path(os.path.realpath(path))
+    return any(is_same(parent, folder) for parent in (*path.absolute().parents, *real.parents))
+
+
+def folded(path: Path) -> str:
+    """The same text for all paths that lead to one file on a drive that ignores the case.
+
+    Such drives also take a letter with an accent and the letter followed by the accent for one.
+    """
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", str(path)).casefold())
+
+
+def refuse_overwriting(source: Path, target: Path) -> None:
+    """Refuse to write a file that is the input.
+
+    Raises:
+        UserError: both are one file.
+    """
+    if is_same(source, target):
+        raise UserError(f"{target} is the input, which is never overwritten: choose another target")
+
+
+class Listing(NamedTuple):
+    """The contents of a folder."""
+
+    files: list[Path]  # sorted
+    folders: list[Path]  # that were not entered: links to folders, or all folders
+    unreadable: list[str]  # broken links, and folders that cannot be opened, with the reason
+
+
+def list_files(folder: Path, recursive: bool = False, skip: Path | None = None) -> Listing:
+    """List the files of a folder. Hidden ones are left out.
+
+    Args:
+        folder: the folder.
+        recursive: also list the files of all folders in it. Links to folders are not followed:
+            they may form circles or lead anywhere.
+        skip: a folder to leave out.
+
+    Raises:
+        UserError: the folder cannot be read.
+    """
+    listing = Listing([], [], [])
+    waiting = [folder]
+    while waiting:
+        current = waiting.pop()
+        try:
+            entries = list(current.iterdir())
+        except OSError as error:
+            if current == folder:
+                raise UserError(f"cannot read {folder}: {error.strerror or error}") from None
+            listing.unreadable.append(f"{current}: {error.strerror or error}")
+            continue
+        for entry in entries:
+            if entry.name.startswith("."):  # some systems write `._NAME` next to an image
+                continue
+            try:
+                if entry.is_dir():
+                    if skip is None or not is_same(entry, skip):
+                        enters = recursive and not entry.is_symlink()
+                        (waiting if enters else listing.folders).append(entry)
+                elif entry.is_file():
+                    listing.files.append(entry)
+                elif entry.is_symlink():
+                    listing.unreadable.append(f"{entry}: a broken link")
+            except OSError as error:
+                listing.unreadable.append(f"{entry}: {error.strerror or error}")
+    for found in listing:
+        found.sort()
+    return listing

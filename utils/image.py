@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.errors import UserError
+from utils.files import list_files
 from utils.photo.decode import read_photograph
 from utils.photo.encode import FORMATS, write_photograph
 
@@ -25,28 +26,25 @@ Pixels = NDArray[Any]  # [H, W, 3 or 4], uint8 or uint16
 
 
 def list_images(
-    folder: Path, suffixes: Sequence[str] = SUFFIXES, recursive: bool = False
+    folder: Path,
+    suffixes: Sequence[str] = SUFFIXES,
+    recursive: bool = False,
+    skip: Path | None = None,
 ) -> list[Path]:
-    """List the files of a folder with these suffixes, sorted by path.
+    """List the files of a folder with these suffixes, sorted by path; see `list_files`.
 
     Args:
         folder: the folder.
         suffixes: in lower case, each with its dot.
         recursive: also list the files of all folders in it.
+        skip: a folder to leave out.
 
     Raises:
-        UserError: the folder is missing or has no such file.
+        UserError: the folder is missing, cannot be read, or has no such file.
     """
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: check the path, see README's Data section")
-    files = sorted(
-        f
-        for f in (folder.rglob("*") if recursive else folder.iterdir())
-        # Skip hidden files: some systems write `._NAME` next to an image.
-        if f.suffix.lower() in suffixes
-        and not any(part.startswith(".") for part in f.relative_to(folder).parts)
-        and f.is_file()
-    )
+    files = [f for f in list_files(folder, recursive, skip).files if f.suffix.lower() in suffixes]
     if not files:
         raise UserError(
             f"nothing to read in {folder}: expected files ending in {', '.join(suffixes)}"

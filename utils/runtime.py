@@ -3,9 +3,7 @@
 import contextlib
 import copy
 import ctypes
-import os
 import platform
-import resource
 import shlex
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from utils import ranks
 from utils.errors import UserError
+from utils.memory import available
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -96,23 +95,26 @@ def synchronize(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak memory in bytes: of tensors on a GPU, of the whole process on the CPU."""
+    """Peak memory in bytes: of tensors on a GPU, of the whole process on the CPU.
+
+    0 where the system does not tell.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     kibibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return kibibytes * (1 if sys.platform == "darwin" else 1024)
 
 
 def free_memory(device: torch.device) -> int:
-    """Memory in bytes that a new tensor may use: of the GPU, or of the machine on the CPU."""
+    """Memory in bytes that a new tensor may use: of the GPU, or of this process on the CPU."""
     if device.type == "cuda":
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
-    information = Path("/proc/meminfo")  # Linux only
-    if information.exists():
-        lines = dict(line.split(":") for line in information.read_text().splitlines())
-        return 1024 * int(lines["MemAvailable"].split()[0])
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    return available()
 
 
 def count_parameters(network: nn.Module) -> int:

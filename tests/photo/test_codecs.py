@@ -243,10 +243,6 @@ def save_float_colour(path: Path) -> None:
     cv2.imwrite(str(path), np.full((8, 8, 3), 0.5, dtype=np.float32))
 
 
-def save_cmyk(path: Path) -> None:
-    Image.new("CMYK", (8, 8)).save(path, "JPEG")
-
-
 def save_animation(path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), (level, 0, 0)) for level in (0, 200)]
     frames[0].save(path, save_all=True, append_images=frames[1:])
@@ -256,7 +252,6 @@ def save_animation(path: Path) -> None:
     ("name", "save", "reason"),
     [
         ("float.tif", save_float_colour, "16 bits"),
-        ("cmyk.jpg", save_cmyk, "CMYK"),
         ("moving.gif", save_animation, "2 images"),
         ("moving.webp", save_animation, "2 images"),
         ("empty.png", Path.touch, "not an image"),

@@ -1,46 +1,86 @@
-"""Read photographs: 8 or 16 bits, grey, palette, alpha, orientation, tags."""
+"""Read photographs: 8 or 16 bits, grey, palette, CMYK, alpha, orientation, tags."""
 
-import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
-from tifffile import COMPRESSION, TiffFile
 
 from utils.errors import UserError
-from utils.photo.tags import ORIENTATION, Tags, read_orientation, read_tags
+from utils.photo import png
+from utils.photo.colour import coded_colours, to_srgb
+from utils.photo.deep import bits_per_channel, decode_deep
+from utils.photo.kinds import RAW, package_for
+from utils.photo.raw import read_raw
+from utils.photo.tags import Tags, read_orientation, read_tags
 
 Pixels = NDArray[Any]  # as in utils.image, which imports this module
+
+# Kinds whose first picture is the photograph, and the others its previews, parts and relatives.
+FIRST_COUNTS = {"MPO": "further pictures", "HEIF": "further pictures", "PSD": "layers (flattened)"}
 
 
 def read_photograph(path: Path) -> tuple[Pixels, Tags]:
     """Read an image with its tags, keeping its bit depth and alpha channel.
 
-    The EXIF orientation is applied. Grey and palette images become RGB.
+    The EXIF orientation is applied. Grey and palette images become RGB; CMYK and LAB become sRGB
+    through the colour profile of the file. Camera raw is developed; see `utils.photo.raw`.
 
     Returns:
-        [H, W, 3], or [H, W, 4] with alpha; RGB; uint8, or uint16 for 16-bit files. And the tags.
+        [H, W, 3], or [H, W, 4] with alpha; RGB; uint8, or uint16 for files of more than 8 bits. And
+        the tags, whose notes tell what was left out.
 
     Raises:
         UserError: the file is missing, truncated, not an image, or of an unsupported kind.
     """
-    try:
-        # Pillow warns of odd tags.
-        with warnings.catch_warnings(action="ignore"), Image.open(path) as file:
+    with _reading(path):
+        if path.suffix.lower() in RAW:
+            return read_raw(path)
+        with _opened(path) as (file, chunks):
             orientation = read_orientation(file)
-            _check(path, file)
+            notes = _check(path, file)
+            bits = bits_per_channel(path, file)
             file.load()  # unlike OpenCV, Pillow detects truncated files
-            if file.mode[0] in "IF" or _has_16_bits(path, file):
-                pixels = _decode_deep(path, file)  # Pillow would reduce colour to 8 bits
+            if file.mode in ("CMYK", "LAB"):
+                tags = read_tags(file)  # before the conversion, without the profile
+                pixels, note = to_srgb(file, bits)
+                notes.append(note)
+                tags = Tags(exif=tags.exif, dpi=tags.dpi, xmp=tags.xmp, notes=notes + tags.notes)
             else:
+                tags = read_tags(file, chunks, *notes)
+                if file.mode[0] in "IF" or bits > 8:
+                    pixels = decode_deep(path, file, bits)  # Pillow would reduce colour to 8 bits
+                    return _upright(pixels, orientation), tags
                 alpha = "A" in file.getbands() or "transparency" in file.info
                 pixels = np.array(file.convert("RGBA" if alpha else "RGB"))
-                orientation = 1 if file.format == "TIFF" else orientation  # Pillow has applied it
-            return _upright(pixels, orientation), read_tags(file)
+            # Pillow has applied that of a TIFF; libjxl, which reads JPEG XL, has applied its own.
+            if file.format == "TIFF" or (file.format == "JXL" and not getattr(file, "jpeg", False)):
+                orientation = 1
+            return _upright(pixels, orientation), tags
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """Width and height of an image in pixels, as stored.
+
+    Raises:
+        UserError: see `read_photograph`.
+    """
+    with _reading(path), _opened(path) as (file, _):
+        return file.size
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn whatever the decoders raise into a `UserError`."""
+    try:
+        # Pillow warns of odd tags.
+        with warnings.catch_warnings(action="ignore"):
+            yield
     except UserError:
         raise
     except FileNotFoundError:
@@ -54,78 +94,76 @@ def read_photograph(path: Path) -> tuple[Pixels, Tags]:
     except UnidentifiedImageError:
         raise UserError(
             f"cannot read {path}: not an image of a known kind; expected PNG, JPEG, TIFF, WebP or "
-            "BMP, with 8 or 16 bits per channel"
+            "another kind of docs/photographs.md, with 8 or 16 bits per channel"
         ) from None
-    except Exception as error:  # Pillow's decoders raise many types
+    except Exception as error:  # the decoders raise many types
         raise UserError(f"cannot read {path}: truncated or damaged ({error})") from None
 
 
-def _check(path: Path, file: Image.Image) -> None:
-    """Refuse images that have no derained counterpart of the same kind."""
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image.Image, tuple[png.Chunk, ...]]]:
+    """Open an image, by its first bytes; and its colours and texts as the chunks of a PNG."""
+    with path.open("rb") as stream:
+        head = stream.read(2**16)
+        if head.startswith(png.SIGNATURE):
+            stream.seek(0)
+            pixels, about = png.split(stream.read())
+            with Image.open(BytesIO(pixels)) as file:
+                yield file, _describe(file, about)
+            return
+    if head[4:8] == b"ftyp" and head[8:12] not in (b"avif", b"avis"):
+        package_for(path, "HEIF", "pillow_heif", "pillow-heif").register_heif_opener()
+    elif head.startswith((b"\xff\x0a", b"\0\0\0\x0cJXL ")):
+        package_for(path, "JPEG XL", "pillow_jxl", "pillow-jxl-plugin")
+    with Image.open(path) as file:
+        coded = None if file.info.get("icc_profile") else coded_colours(head)
+        yield file, ((b"cICP", coded),) if coded else ()
+
+
+def _describe(file: Image.Image, about: list[png.Chunk]) -> tuple[png.Chunk, ...]:
+    """Tell Pillow's image its profile, EXIF and XMP data; return the other colours and texts."""
+    chunks = []
+    for kind, content in about:
+        if kind == b"iCCP" and (profile := png.profile_of(content)):
+            file.info["icc_profile"] = profile
+        elif kind == b"eXIf":
+            file.info["exif"] = b"Exif\0\0" + content
+        elif kind in png.TEXT:
+            keyword, text = png.text_of(kind, content)
+            if keyword == png.XMP:
+                file.info["xmp"] = text
+            elif keyword.startswith(b"Raw profile type "):  # as ImageMagick writes EXIF data
+                file.info[keyword.decode("latin-1")] = (text or b"").decode("latin-1")
+            else:
+                chunks.append((kind, content))
+        elif kind not in png.MINOR:
+            chunks.append((kind, content))
+    return tuple(chunks)
+
+
+def _check(path: Path, file: Image.Image) -> list[str]:
+    """Refuse images that have no derained counterpart; note the pictures that are left out."""
     frames = getattr(file, "n_frames", 1)
-    if frames > 1 and file.format != "MPO":  # a JPEG with a preview or depth map behind it
-        raise UserError(
-            f"cannot read {path}: it holds {frames} images; save the one you want, or convert an "
-            "animation to MP4"
-        )
-    if file.mode in ("CMYK", "LAB"):
-        raise UserError(
-            f"cannot read {path}: its colours are {file.mode}; convert it to RGB in an image editor"
-        )
+    if frames == 1:
+        return []
+    if file.format in FIRST_COUNTS:
+        return [f"{FIRST_COUNTS[file.format]} left out: {frames - 1}"]
+    if file.format == "TIFF" and _are_previews(file, frames):
+        return [f"previews left out: {frames - 1}"]
+    raise UserError(
+        f"cannot read {path}: it holds {frames} images; save the one you want, or convert an "
+        "animation to MP4"
+    )
 
 
-def _has_16_bits(path: Path, file: Image.Image) -> bool:
-    if file.format == "PNG":
-        with path.open("rb") as stream:
-            return stream.read(25)[24] == 16  # IHDR's bit depth
-    bits = getattr(file, "tag_v2", {}).get(258, (8,))  # TIFF's BitsPerSample
-    return bool(max(bits if isinstance(bits, tuple) else (bits,)) == 16)
-
-
-def _decode_deep(path: Path, file: Image.Image) -> Pixels:
-    """Decode 16-bit pixels as they are stored, without the orientation."""
-    pixels = _decode_tiff(path) if file.format == "TIFF" else _opencv(path.read_bytes())
-    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-        raise UserError(
-            f"cannot read {path}: expected 8 or 16 bits per channel; convert it to 16 bits first"
-        )
-    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
-
-
-def _opencv(data: bytes) -> Pixels | None:
-    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.ndim == 2:
-        return pixels
-    return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
-
-
-def _decode_tiff(path: Path) -> Pixels | None:
-    data = io.BytesIO(path.read_bytes())
-    with TiffFile(data, mode="r+") as tiff:
-        page = tiff.pages.first
-        if tag := page.tags.get(ORIENTATION):
-            tag.overwrite(1)  # OpenCV 5.0 applies some orientations, and fails at others
-        if page.planarconfig == 2 and page.samplesperpixel > 1:
-            try:  # OpenCV would take these planes for interleaved pixels
-                planes = page.asarray().reshape(-1, page.imagelength, page.imagewidth)
-            except ValueError:  # tifffile does without some codecs
-                raise UserError(
-                    f"cannot read {path}: its channels are stored separately, with "
-                    f"{COMPRESSION(page.compression).name} compression; save it without compression"
-                ) from None
-            pixels: Pixels | None = np.moveaxis(planes[:4], 0, 2)
-        else:
-            pixels = _opencv(data.getvalue())
-        if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
-            return None
-        peak = np.iinfo(pixels.dtype).max
-        if page.photometric == 0:  # 0 is white
-            return peak - pixels
-        if page.extrasamples[:1] == (1,) and pixels.ndim == 3 and pixels.shape[2] == 4:
-            alpha = np.maximum(pixels[..., 3:], 1)  # by which the colours are multiplied
-            colours = np.round(pixels[..., :3] * (peak / alpha)).clip(0, peak)
-            pixels = np.concatenate([colours.astype(pixels.dtype), pixels[..., 3:]], axis=2)
-        return pixels
+def _are_previews(file: Any, frames: int) -> bool:
+    """Whether all pages of a TIFF but the first say that they are the first in small."""
+    kinds = []
+    for page in range(1, frames):
+        file.seek(page)
+        kinds.append(file.tag_v2.get(254, 0))  # NewSubfileType
+    file.seek(0)
+    return all(kind & 1 for kind in kinds)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

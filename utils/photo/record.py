@@ -1,19 +1,21 @@
 """The record of an output folder, derained.jsonl: what each result was made from, and how.
 
-Each run appends a line with its facts, {"run": {...}}, and then a line per result,
-{"result": "a.png", "source": ..., "size": [W, H], "seconds": ..., "scale": ...}.
+Each run appends a line with its facts, {"run": {...}}, and then two lines per result,
+{"begun": "a.png"} and {"result": "a.png", "source": ..., "size": [W, H], "seconds": ...,
+"scale": ...}.
 """
 
 import json
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image
 from tqdm import tqdm
 
 from utils.errors import UserError
+from utils.photo.decode import size_of
 from utils.photo.video import Frames, is_video
 
 NAME = "derained.jsonl"
@@ -43,6 +45,11 @@ class Record:
     def __init__(self, folder: Path, facts: Facts) -> None:
         self.folder, self._head = folder, {"run": facts}
 
+    def begin(self, target: Path) -> None:
+        """Note that work on a result begins; see `unfinished`."""
+        with suppress(OSError, ValueError):  # `add` prints it
+            self._append({"begun": target.relative_to(self.folder).as_posix()})
+
     def add(self, source: Path, target: Path, seconds: float, scale: float = 1.0) -> None:
         """Add a result.
 
@@ -60,15 +67,36 @@ class Record:
                 "seconds": seconds,
                 "scale": scale,
             }
-            text = json.dumps(result) + "\n"
-            if self._head:  # after an empty line, which ends what an interruption left incomplete
-                text = "\n" + json.dumps(self._head) + "\n" + text
-            with (self.folder / NAME).open("a", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-            self._head = {}
+            self._append(result)
         except Exception as error:  # the picture is written, and the next one may be, too
             note = f"note: {target} is missing in {self.folder / NAME}: {error}"
             tqdm.write(note, file=sys.stderr)
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        text = json.dumps(line) + "\n"
+        if self._head:  # after an empty line, which ends what an interruption left incomplete
+            text = "\n" + json.dumps(self._head) + "\n" + text
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / NAME).open("a", encoding="utf-8", newline="\n") as stream:
+            stream.write(text)
+        self._head = {}
+
+
+def unfinished(folder: Path) -> set[Path]:
+    """The results whose work began and did not end, in whatever way: perhaps they cannot be made.
+
+    Empty if there is no record.
+    """
+    begun: set[Path] = set()
+    with suppress(OSError):
+        for text in (folder / NAME).read_text("utf-8", errors="replace").splitlines():
+            with suppress(ValueError, LookupError, TypeError):
+                line = json.loads(text)
+                if "begun" in line:
+                    begun.add(folder / line["begun"])
+                else:
+                    begun.discard(folder / line["result"])
+    return begun
 
 
 def read(folder: Path) -> tuple[list[Result], list[Facts]]:
@@ -109,5 +137,4 @@ def _size(path: Path) -> tuple[int, int]:
     if is_video(path):
         height, width = next(iter(Frames(path))).shape[:2]
         return width, height
-    with Image.open(path) as file:
-        return file.size
+    return size_of(path)

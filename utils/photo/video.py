@@ -1,7 +1,6 @@
 """Read and write videos with FFmpeg, through PyAV. Frames are uint8 [H, W, 3], RGB, upright."""
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -10,25 +9,43 @@ from typing import Any
 
 import av
 import numpy as np
-from av.audio.stream import AudioStream
 from av.codec.context import Flags
 from av.container import InputContainer, OutputContainer
-from av.error import FFmpegError
+from av.error import ArgumentError, FFmpegError, InvalidDataError
 from av.packet import Packet
 from av.stream import Stream
 from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from utils.errors import UserError
-from utils.files import replacing
+from utils.files import is_same, replacing
 from utils.image import Pixels
+from utils.photo.container import form_for, open_video, unreadable
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp")
+SUFFIXES = (
+    *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".3gp", ".3g2"),
+    *(".ts", ".mts", ".m2ts", ".m2t", ".m2v", ".vob", ".asf", ".flv", ".f4v", ".dv", ".mxf"),
+    *(".ogv", ".divx", ".mod", ".tod", ".qt"),
+)
 
 CRF = "17"  # constant quality of x264: no visible loss; 0 is lossless, 23 its default
 RGB, BT709, LIMITED = 0, 1, 1  # of FFmpeg's AVColorSpace and AVColorRange, for sources in RGB
 # Conversions to RGB and back that change a natural image by less than a grey level.
 EXACT = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+
+
+# Names of side data of frames that is lost, for the notes.
+SIDE_DATA = {
+    "A53_CC": "closed captions",
+    "CONTENT_LIGHT_LEVEL": "HDR metadata",
+    "DOVI_METADATA": "HDR metadata",
+    "DYNAMIC_HDR_PLUS": "HDR metadata",
+    "DYNAMIC_HDR_VIVID": "HDR metadata",
+    "MASTERING_DISPLAY_METADATA": "HDR metadata",
+    "ICC_PROFILE": "colour profile",
+    "SPHERICAL": "how to show it on a sphere",
+    "STEREO3D": "how to show it in 3D",
+}
 
 
 def is_video(path: Path) -> bool:
@@ -57,12 +74,14 @@ class Frames:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.notes: list[str] = []
-        self._container = _open(path)
+        self._container = open_video(path)
         stream = self._container.streams.best("video")
         if not isinstance(stream, VideoStream):
-            raise _unreadable(path)
+            raise unreadable(path)
         self.stream = stream
         self.rate = stream.average_rate or Fraction(25)
+        if stream.guessed_rate and self.rate > 10 * stream.guessed_rate:
+            self.rate = stream.guessed_rate  # the mean of raw DV is the rate of its clock
         longest = (self._container.duration or 0) / 1e6  # of all streams
         if "matroska" in self._container.format.name:  # counted from time 0
             longest -= (self._container.start_time or 0) / 1e6
@@ -83,9 +102,13 @@ class Frames:
                         continue
                     pixels = frame.to_ndarray(format="rgb24", interpolation=EXACT)
                     if not whole:
-                        size, matrix = (frame.width, frame.height), _display_matrix(frame)
-                        if frame.interlaced_frame:
-                            self.notes.append("interlaced: deinterlace it first")
+                        size = frame.width, frame.height
+                        side = frame.side_data  # ask one frame only: it keeps itself alive
+                        matrix = _display_matrix(side.get("DISPLAYMATRIX"))
+                        self.notes.extend(_reduced(frame, self.stream.metadata))
+                        named = {SIDE_DATA[key] for key in SIDE_DATA if side.get(key) is not None}
+                        if named:
+                            self.notes.append(f"left out: {', '.join(sorted(named))}")
                     whole += 1
                     # AVI has no presentation times. An encoder needs times that increase.
                     time = frame.dts if self._container.format.name == "avi" else frame.pts
@@ -96,7 +119,7 @@ class Frames:
             except FFmpegError:
                 broken += 1
         if not whole:
-            raise _unreadable(self.path)
+            raise unreadable(self.path)
         if clock.restarts:
             self.notes.append(f"time stamps that start again, continued: {clock.restarts}")
         if broken:
@@ -141,26 +164,28 @@ def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels]
     Raises:
         UserError: the file cannot be written.
     """
-    with _open(source.path) as original:
-        suffix, sound = _container_for(original.streams.audio)
-        path = path.with_suffix(suffix)
-        if path.resolve() == source.path.resolve():
+    with open_video(source.path) as original:
+        form = form_for(source.path, source.stream.index, source.rate)
+        path = path.with_suffix(form.suffix)
+        if is_same(path, source.path):
             raise UserError(f"{path} is the input, which is never overwritten: change --output")
-        kept = {source.stream.index, *(stream.index for stream in sound)}
-        if others := {stream.type for stream in original.streams if stream.index not in kept}:
-            source.notes.append(f"streams left out: {', '.join(sorted(others))}")
+        source.notes.extend(form.notes)
         start = Fraction(original.start_time or 0, av.time_base)
         try:
             with replacing(path) as file:
-                output = av.open(file, "w", suffix[1:])
+                output = av.open(file, "w", form.suffix[1:], options=form.options)
+                output.metadata.update(form.metadata)
+                output.set_chapters(form.chapters)
                 base = source.stream.time_base
                 video = output.add_stream("libx264", source.rate, {"crf": CRF}, time_base=base)
+                sound = [s for s in original.streams.audio if s.index in form.sound]
                 copies = {stream.index: output.add_stream_from_template(stream) for stream in sound}
                 for stream in sound:
                     for key in ("language", "title"):
                         if key in stream.metadata:
                             copies[stream.index].metadata[key] = stream.metadata[key]
-                copying, heard = _copy(original, copies, output, start), -math.inf
+                copying = _copy(original, copies, output, start, source.notes)
+                heard = -math.inf
 
                 def write(pixels: Pixels) -> None:
                     nonlocal heard
@@ -183,19 +208,6 @@ def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels]
             raise UserError(f"cannot write {path}: {error}") from None
 
 
-def _open(path: Path) -> InputContainer:
-    try:
-        return av.open(str(path.absolute()), "r")  # FFmpeg takes `a:b.mp4` for a protocol
-    except PermissionError:
-        raise UserError(f"cannot read {path}: no permission") from None
-    except FFmpegError:
-        raise _unreadable(path) from None
-
-
-def _unreadable(path: Path) -> UserError:
-    return UserError(f"cannot read {path}: truncated, not a video, or of an unsupported codec")
-
-
 def _packets(container: InputContainer, streams: Sequence[Stream]) -> "Iterator[Packet[Stream]]":
     """The packets of some streams, up to the end or to an error of the file."""
     with suppress(FFmpegError):
@@ -203,21 +215,15 @@ def _packets(container: InputContainer, streams: Sequence[Stream]) -> "Iterator[
             yield from container.demux(*streams)
 
 
-def _container_for(sound: Sequence[AudioStream]) -> tuple[str, list[AudioStream]]:
-    """The suffix of the container that can hold most of the sound, and that sound."""
-    held = {}
-    for suffix in (".mp4", ".mov"):
-        with av.open(os.devnull, "w", suffix[1:]) as container:
-            codecs = container.supported_codecs
-        held[suffix] = [s for s in sound if s.codec_context and s.codec_context.name in codecs]
-    return max(held.items(), key=lambda item: len(item[1]))
-
-
 def _copy(
-    original: InputContainer, copies: Mapping[int, Stream], output: OutputContainer, start: Fraction
+    original: InputContainer,
+    copies: Mapping[int, Stream],
+    output: OutputContainer,
+    start: Fraction,
+    notes: list[str],
 ) -> Iterator[float]:
     """Copy the packets of some streams one by one; yield the time of each in seconds."""
-    last = dict.fromkeys(copies, -math.inf)
+    refused, last = 0, dict.fromkeys(copies, -math.inf)
     clocks = {index: _Clock(original.streams[index]) for index in copies}
     for packet in _packets(original, [original.streams[index] for index in copies]):
         index = packet.stream_index
@@ -231,8 +237,13 @@ def _copy(
             packet.dts += shift
             packet.stream = copies[index]
             time = float(packet.dts * packet.time_base)
-            output.mux(packet)
+            try:
+                output.mux(packet)
+            except (ArgumentError, InvalidDataError):  # a fault of this packet, not of the drive
+                refused += 1
             yield time
+    if refused:
+        notes.append(f"broken parts of the sound left out: {refused}")
 
 
 def _to_frame(pixels: Pixels, source: av.VideoFrame) -> av.VideoFrame:
@@ -263,13 +274,23 @@ def _adjust(video: VideoStream, frame: av.VideoFrame, source: Frames) -> None:
         context.sample_aspect_ratio = 1 / aspect if source.frame.rotation % 180 else aspect
 
 
-def _display_matrix(frame: av.VideoFrame) -> list[int]:
+def _display_matrix(matrix: Any) -> list[int]:
     """The entries a, b, c, d of x' = a x + c y, y' = b x + d y, which turn a frame upright."""
-    # PyAV's frames with side data keep themselves alive: ask one frame only.
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     return (
         [1, 0, 0, 1] if matrix is None else np.frombuffer(matrix, np.int32)[[0, 1, 3, 4]].tolist()
     )
+
+
+def _reduced(frame: av.VideoFrame, metadata: Mapping[str, str]) -> list[str]:
+    """Notes about what 8 bits of opaque colour in whole frames cannot hold of a frame."""
+    notes, parts = [], frame.format.components
+    if frame.interlaced_frame:
+        notes.append("interlaced: deinterlace it first")
+    if any(part.is_alpha for part in parts) or metadata.get("alpha_mode") == "1":
+        notes.append("transparency left out")
+    if parts[0].bits > 8:
+        notes.append(f"{parts[0].bits} bits reduced to 8")
+    return notes
 
 
 def _upright(pixels: Pixels, matrix: Sequence[int]) -> Pixels:

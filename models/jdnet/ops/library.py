@@ -1,8 +1,8 @@
 """The C++ operators of this folder, compiled on first use with the local compiler.
 
 The library is cached in the user's cache folder. Its name is a hash of the sources, the compiler,
-the flags and the processor, so each combination is compiled once. It runs on torch's OpenMP
-threads.
+the flags and the processor, so each combination is compiled once. A user without a writable cache
+folder compiles it in every process. It runs on torch's OpenMP threads.
 """
 
 import ctypes
@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -33,10 +34,15 @@ def load() -> ctypes.CDLL | None:
         texts = (file.read_text() for file in (*SOURCES, HEADER))
         identity = "\n".join([version, *texts, *FLAGS, _processor()])
         name = f"operators-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.so"
-        cached = _cache_folder() / name
-        if not cached.exists():
-            _compile(compiler, cached)
-        return ctypes.CDLL(str(cached))
+        with suppress(OSError, RuntimeError):  # no home, not writable, or not executable
+            cached = _cache_folder() / name
+            if not cached.exists():
+                _compile(compiler, cached)
+            return ctypes.CDLL(str(cached))
+        # A folder of its own: in one that others can write to, the library might be another's.
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            _compile(compiler, Path(folder) / name)
+            return ctypes.CDLL(str(Path(folder) / name))
     except (OSError, subprocess.CalledProcessError) as error:
         reason = getattr(error, "stderr", None) or str(error)
         first = str(reason).strip().splitlines()[0]

@@ -1,0 +1,105 @@
+"""Decode photographs of more than 8 bits per channel, which Pillow would reduce to 8."""
+
+import importlib
+import io
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from tifffile import COMPRESSION, TiffFile
+
+from utils.errors import UserError
+from utils.photo import png
+from utils.photo.tags import ORIENTATION
+
+Pixels = NDArray[Any]
+
+
+def bits_per_channel(path: Path, file: Image.Image) -> int:
+    """Bits per channel of an open image as it is stored; 8 if Pillow reads all of them."""
+    if file.format == "TIFF":
+        bits = getattr(file, "tag_v2", {}).get(258, (8,))  # BitsPerSample
+        return max(bits if isinstance(bits, tuple) else (bits,))
+    if file.format == "HEIF":
+        return file.info.get("bit_depth", 8)
+    if file.format not in ("PNG", "AVIF", "JPEG2000"):
+        return 8
+    with path.open("rb") as stream:
+        head = stream.read(2**16)
+    if file.format == "PNG":
+        return head[24]  # in IHDR
+    if file.format == "AVIF":
+        _, found, box = head.partition(b"av1C")
+        return (8 + 2 * (box[2] >> 6 & 1) + 2 * (box[2] >> 5 & 1)) if found else 8
+    _, found, header = head.partition(b"\xff\x4f\xff\x51")  # the marker SIZ
+    return (header[38] & 0x7F) + 1 if found else 8
+
+
+def decode_deep(path: Path, file: Image.Image, bits: int) -> Pixels:
+    """Decode pixels of more than 8 bits, without the orientation.
+
+    Args:
+        path: of the image.
+        file: the image, open.
+        bits: see `bits_per_channel`. 9 to 15 are scaled to 16.
+
+    Returns:
+        uint16, or uint8 where the decoder has reduced them; [H, W, 3] or [H, W, 4]; RGB.
+
+    Raises:
+        UserError: the numbers are of another kind, for example floating-point.
+    """
+    if file.format == "HEIF":
+        heif = importlib.import_module("pillow_heif").open_heif(path, convert_hdr_to_8bit=False)
+        return np.asarray(heif[heif.primary_index]).copy()  # in 16 bits
+    if file.format == "TIFF":
+        pixels = _decode_tiff(path)
+    else:
+        data = path.read_bytes()
+        pixels = _opencv(png.split(data).pixels if file.format == "PNG" else data)
+    if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+        raise UserError(
+            f"cannot read {path}: expected 8 or 16 bits per channel; convert it to 16 bits first"
+        )
+    if pixels.dtype == np.uint16 and bits < 16 and file.format != "TIFF":  # OpenCV scales TIFF
+        pixels = np.round(pixels * (65535 / (2**bits - 1))).astype(np.uint16)
+    return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+
+
+def _opencv(data: bytes) -> Pixels | None:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.ndim == 2:
+        return pixels
+    return pixels[..., [2, 1, 0, 3][: pixels.shape[2]]]
+
+
+def _decode_tiff(path: Path) -> Pixels | None:
+    data = io.BytesIO(path.read_bytes())
+    with TiffFile(data, mode="r+") as tiff:
+        page = tiff.pages.first
+        if tag := page.tags.get(ORIENTATION):
+            tag.overwrite(1)  # OpenCV 5.0 applies some orientations, and fails at others
+        if page.planarconfig == 2 and page.samplesperpixel > 1:
+            try:  # OpenCV would take these planes for interleaved pixels
+                planes = page.asarray().reshape(-1, page.imagelength, page.imagewidth)
+            except ValueError:  # tifffile does without some codecs
+                raise UserError(
+                    f"cannot read {path}: its channels are stored separately, with "
+                    f"{COMPRESSION(page.compression).name} compression; save it without compression"
+                ) from None
+            pixels: Pixels | None = np.moveaxis(planes[:4], 0, 2)
+        else:
+            pixels = _opencv(data.getvalue())
+        if pixels is None or pixels.dtype not in (np.uint8, np.uint16):
+            return None
+        peak = np.iinfo(pixels.dtype).max
+        if page.photometric == 0:  # 0 is white
+            return peak - pixels
+        if page.extrasamples[:1] == (1,) and pixels.ndim == 3 and pixels.shape[2] == 4:
+            alpha = np.maximum(pixels[..., 3:], 1)  # by which the colours are multiplied
+            colours = np.round(pixels[..., :3] * (peak / alpha)).clip(0, peak)
+            pixels = np.concatenate([colours.astype(pixels.dtype), pixels[..., 3:]], axis=2)
+        return pixels
