@@ -53,7 +53,7 @@ def read_photograph(path: Path) -> tuple[Pixels, Tags]:
                 tags = Tags(exif=tags.exif, dpi=tags.dpi, xmp=tags.xmp, notes=notes + tags.notes)
             else:
                 tags = read_tags(file, chunks, *notes)
-                if file.mode[0] in "IF" or bits > 8:
+                if bits > 8 or file.mode[0] in "IF":
                     pixels = decode_deep(path, file, bits)  # Pillow would reduce colour to 8 bits
                     return _upright(pixels, orientation), tags
                 alpha = "A" in file.getbands() or "transparency" in file.info

@@ -2,6 +2,7 @@
 
 import importlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,20 @@ def bits_per_channel(path: Path, file: Image.Image) -> int:
         return max(bits if isinstance(bits, tuple) else (bits,))
     if file.format == "HEIF":
         return file.info.get("bit_depth", 8)
-    if file.format not in ("PNG", "AVIF", "JPEG2000"):
-        return 8
+    if file.format not in ("PNG", "AVIF", "JPEG2000", "PPM"):
+        return 16 if file.mode[0] in "IF" else 8
     with path.open("rb") as stream:
         head = stream.read(2**16)
     if file.format == "PNG":
         return head[24]  # in IHDR
+    if file.format == "PPM":
+        header = re.match(rb"P[56](?:\s+|#[^\n]*\n)+\d+\s+\d+\s+(\d+)", head)
+        return int(header[1]).bit_length() if header else 8  # of the largest number
     if file.format == "AVIF":
         _, found, box = head.partition(b"av1C")
         return (8 + 2 * (box[2] >> 6 & 1) + 2 * (box[2] >> 5 & 1)) if found else 8
-    _, found, header = head.partition(b"\xff\x4f\xff\x51")  # the marker SIZ
-    return (header[38] & 0x7F) + 1 if found else 8
+    _, found, sizes = head.partition(b"\xff\x4f\xff\x51")  # the marker SIZ
+    return (sizes[38] & 0x7F) + 1 if found else 8
 
 
 def decode_deep(path: Path, file: Image.Image, bits: int) -> Pixels:
@@ -57,6 +61,8 @@ def decode_deep(path: Path, file: Image.Image, bits: int) -> Pixels:
         return np.asarray(heif[heif.primary_index]).copy()  # in 16 bits
     if file.format == "TIFF":
         pixels = _decode_tiff(path)
+    elif file.format not in ("PNG", "AVIF", "JPEG2000", "PPM"):
+        pixels = np.asarray(file)  # grey, which Pillow keeps
     else:
         data = path.read_bytes()
         pixels = _opencv(png.split(data).pixels if file.format == "PNG" else data)
@@ -64,7 +70,7 @@ def decode_deep(path: Path, file: Image.Image, bits: int) -> Pixels:
         raise UserError(
             f"cannot read {path}: expected 8 or 16 bits per channel; convert it to 16 bits first"
         )
-    if pixels.dtype == np.uint16 and bits < 16 and file.format != "TIFF":  # OpenCV scales TIFF
+    if pixels.dtype == np.uint16 and 8 < bits < 16 and file.format != "TIFF":  # OpenCV scales TIFF
         pixels = np.round(pixels * (65535 / (2**bits - 1))).astype(np.uint16)
     return np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
 
