@@ -65,7 +65,7 @@ def test_new_kinds_keep_profile_and_exif(tmp_path: Path, suffix: str) -> None:
     assert tags.notes == []
 
 
-@pytest.mark.parametrize("name", ["deep.avif", "deep.jp2", "deep.heic"])
+@pytest.mark.parametrize("name", ["deep.avif", "deep.jp2", "deep.ppm", "deep.heic"])
 def test_more_than_8_bits_are_kept(tmp_path: Path, name: str) -> None:
     fine = np.linspace(0, 65535, 48 * 64).astype(np.uint16).reshape(48, 64)
     deep = np.dstack([fine] * 3)
@@ -81,6 +81,20 @@ def test_more_than_8_bits_are_kept(tmp_path: Path, name: str) -> None:
     assert pixels.dtype == np.uint16
     assert len(np.unique(pixels)) > 500
     assert np.abs(pixels.astype(int) - deep).mean() < 200
+
+
+@pytest.mark.parametrize("name", ["a.pgm", "a.jxl"])
+def test_grey_of_16_bits(tmp_path: Path, name: str) -> None:
+    if name == "a.jxl":
+        pytest.importorskip("pillow_jxl")
+    fine = np.linspace(0, 65535, 48 * 64).astype(np.uint16).reshape(48, 64)
+    if name == "a.pgm":
+        cv2.imwrite(str(tmp_path / name), fine)
+    else:
+        Image.fromarray(fine).save(tmp_path / name, lossless=True)
+    pixels, tags = read_photograph(tmp_path / name)
+    assert np.array_equal(pixels, np.dstack([fine] * 3))
+    assert tags.grey
 
 
 def write_dng(path: Path, pixels: Pixels, orientation: int = 1) -> None:

@@ -11,13 +11,13 @@ SRGB_GAMMA = 45455  # what a PNG's gAMA says of 1 / 2.2
 SRGB_PRIMARIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)  # and cHRM
 
 
-def to_srgb(file: Image.Image, bits: int) -> tuple[NDArray[Any], str]:
+def to_srgb(file: Image.Image) -> tuple[NDArray[Any], str]:
     """Convert an image in CMYK or LAB to sRGB, through its colour profile if it has one.
 
     Returns:
         uint8 [H, W, 3], and a note.
     """
-    mode, depth = file.mode, "" if bits <= 8 else f", {bits} bits reduced to 8"
+    mode = file.mode
     profile: Any = None
     try:
         if mode == "LAB":
@@ -33,11 +33,11 @@ def to_srgb(file: Image.Image, bits: int) -> tuple[NDArray[Any], str]:
                 "RGB",
                 flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
             )
-            return np.array(converted), f"{mode} converted to sRGB{depth}"
+            return np.array(converted), f"{mode} converted to sRGB"
     except (ImageCms.PyCMSError, OSError):
         pass  # a damaged profile, or one of other colours
     how = "without a colour profile" if not file.info.get("icc_profile") else "not by its profile"
-    return np.array(file.convert("RGB")), f"{mode} converted to sRGB, {how}{depth}"
+    return np.array(file.convert("RGB")), f"{mode} converted to sRGB, {how}"
 
 
 def coded_colours(head: bytes) -> bytes | None:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -46,21 +47,22 @@ def read_photograph(path: Path) -> tuple[Pixels, Tags]:
             notes = _check(path, file)
             bits = bits_per_channel(path, file)
             file.load()  # unlike OpenCV, Pillow detects truncated files
+            tags = read_tags(file, chunks, *notes)
             if file.mode in ("CMYK", "LAB"):
-                tags = read_tags(file)  # before the conversion, without the profile
-                pixels, note = to_srgb(file, bits)
-                notes.append(note)
-                tags = Tags(exif=tags.exif, dpi=tags.dpi, xmp=tags.xmp, notes=notes + tags.notes)
+                pixels, note = to_srgb(file)
+                tags = replace(tags, profile=None, chunks=())
+                tags.notes.insert(0, note)
+            elif bits > 8:
+                pixels = decode_deep(path, file, bits)  # Pillow would reduce colour to 8 bits
             else:
-                tags = read_tags(file, chunks, *notes)
-                if file.mode[0] in "IF" or bits > 8:
-                    pixels = decode_deep(path, file, bits)  # Pillow would reduce colour to 8 bits
-                    return _upright(pixels, orientation), tags
                 alpha = "A" in file.getbands() or "transparency" in file.info
                 pixels = np.array(file.convert("RGBA" if alpha else "RGB"))
-            # Pillow has applied that of a TIFF; libjxl, which reads JPEG XL, has applied its own.
-            if file.format == "TIFF" or (file.format == "JXL" and not getattr(file, "jpeg", False)):
-                orientation = 1
+            if bits > 8 and pixels.dtype == np.uint8:
+                tags.notes.append(f"{bits} bits reduced to 8")
+            elif bits == 8 and file.format == "TIFF":
+                orientation = 1  # Pillow has applied it
+            if file.format == "JXL" and not getattr(file, "jpeg", False):
+                orientation = 1  # libjxl has applied its own, which counts
             return _upright(pixels, orientation), tags
 
 
