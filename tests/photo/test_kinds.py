@@ -237,6 +237,7 @@ def test_patterns_that_python_refuses(tmp_path: Path) -> None:
         plan_outputs([tmp_path / "**a"], tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_show_says_once_what_same_cannot_write(
     tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
 ) -> None:
