@@ -89,7 +89,7 @@ def left_out(inputs: Iterable[Path], output: Path, recursive: bool = False) -> l
         Sentences for the user; none if nothing but hidden files is left out.
     """
     files, folders = [], []
-    for folder in (p for pattern in inputs for p in _expand(pattern) if p.is_dir()):
+    for folder in (path for path in inputs if path.is_dir()):
         for path in folder.rglob("*") if recursive else folder.iterdir():
             hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
             if hidden or output.resolve() in (path.resolve(), *path.resolve().parents):
@@ -132,13 +132,7 @@ def _expand(path: Path) -> list[Path]:
 
 
 def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
-    try:
-        files = list_images(folder, (*IMAGES, *VIDEOS), recursive)
-    except UserError:
-        raise UserError(
-            f"nothing to derain in {folder}: no file of a kind of docs/photographs.md"
-            + ("" if recursive else "; --recursive also takes the folders inside")
-        ) from None
+    files = list_images(folder, (*IMAGES, *VIDEOS), recursive)
     inside = folder.resolve() in output.resolve().parents  # outputs of an earlier run
     return [f for f in files if not (inside and output.resolve() in f.resolve().parents)]
 
