@@ -97,6 +97,20 @@ def test_grey_of_16_bits(tmp_path: Path, name: str) -> None:
     assert tags.grey
 
 
+def test_jpeg_xl_of_more_than_8_bits_is_noted(tmp_path: Path) -> None:
+    """The package gives 8 bits only. The picture: 8x8 grey pixels in 16 bits, by FFmpeg."""
+    pytest.importorskip("pillow_jxl")
+    (tmp_path / "a.jxl").write_bytes(
+        bytes.fromhex(
+            "ff0a41f093090012880200cc005de5120000152aa38c1bbc9cebf9f24387c5b48deb0c6d"
+            "b56d6149a2c8383649277048126b30c6051886010066ae338ca69204"
+        )
+    )
+    pixels, tags = read_photograph(tmp_path / "a.jxl")
+    assert pixels.shape == (8, 8, 3)
+    assert tags.notes == ["16 bits reduced to 8"]
+
+
 def write_dng(path: Path, pixels: Pixels, orientation: int = 1) -> None:
     """A raw file: one of red, green, green, blue per pixel, linear, of a camera that sees sRGB."""
     linear = (pixels / 255) ** 2.2 * 60_000
@@ -223,6 +237,7 @@ def test_patterns_that_python_refuses(tmp_path: Path) -> None:
         plan_outputs([tmp_path / "**a"], tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_show_says_once_what_same_cannot_write(
     tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -247,7 +247,7 @@ def test_frames_of_another_size_are_left_out(tmp_path: Path) -> None:
         with both.open("ab") as joined:
             joined.write(part.read_bytes())
     notes = keep(both, tmp_path / "out.mp4").notes
-    assert "broken frames left out: 25" in notes
+    assert "frames of another size than the first left out: 25" in notes
     assert {(f.width, f.height) for f in decode(tmp_path / "out.mp4")} == {(64, 48)}
     assert sound_of(tmp_path / "out.mp4")
 

@@ -92,13 +92,18 @@ class Frames:
 
     def __iter__(self) -> Iterator[Pixels]:
         start = self.stream.start_time or 0
-        whole, broken, size, matrix, last = 0, 0, None, [1, 0, 0, 1], start - 1
+        whole, broken, resized, size, matrix, last = 0, 0, 0, None, [1, 0, 0, 1], start - 1
         clock = _Clock(self.stream)
         for packet in _packets(self._container, [self.stream]):
+            if not packet.size and packet.dts is not None:  # Theora: the last frame stays
+                continue
             try:
                 for frame in self.stream.decode(packet):
-                    if frame.is_corrupt or size not in (None, (frame.width, frame.height)):
+                    if frame.is_corrupt:
                         broken += 1
+                        continue
+                    if size not in (None, (frame.width, frame.height)):
+                        resized += 1
                         continue
                     pixels = frame.to_ndarray(format="rgb24", interpolation=EXACT)
                     if not whole:
@@ -124,8 +129,12 @@ class Frames:
             self.notes.append(f"time stamps that start again, continued: {clock.restarts}")
         if broken:
             self.notes.append(f"broken frames left out: {broken}")
+        if resized:
+            self.notes.append(f"frames of another size than the first left out: {resized}")
         end = float((last + self.frame.duration - start) * (self.stream.time_base or 0))
-        if whole + broken < 0.98 * len(self) and end < self._seconds - 0.5:  # both are estimates
+        if (
+            whole + broken + resized < 0.98 * len(self) and end < self._seconds - 0.5
+        ):  # both are estimates
             self.notes.append(f"the picture ends after {end:.1f} of {self._seconds:.1f} seconds")
 
 
