@@ -82,7 +82,7 @@ print(Derainer("runs/synthetic/best.pt"), load_network("runs/synthetic/best.pt")
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
     """A copy of the code, to be changed."""
-    rooms = ("config", "data", "evaluation", "models", "training", "utils", "tools")
+    rooms = ("config", "data", "evaluation", "models", "report", "training", "utils", "tools")
     for room in rooms:
         for path in (ROOT / room).rglob("*"):
             if path.suffix in (".py", ".cpp", ".h", ".html", ".css", ".js"):
