@@ -2,7 +2,8 @@
 
 rain100         norain-N.png with rain-N.png in the same folder or in rainy/ (official Rain100H/L,
                 old release)
-two-folders     one folder of rainy and one of clean images, named as in `RAINY` and `CLEAN`
+two-folders     one folder of rainy and one of clean images, named as in `RAINY` and `CLEAN`. Several
+                rainy images may belong to a clean image whose name is the beginning of theirs
 side-by-side    one wide image per pair; `order` says which half is clean
 """
 
@@ -89,8 +90,38 @@ def match_names(
         UserError: an image is unpaired, or two images of one list have the same name.
     """
     rainy_by_key, clean_by_key = _by_key(rainy), _by_key(clean)
-    unmatched = [f for key, f in rainy_by_key.items() if key not in clean_by_key]
-    unmatched += [f for key, f in clean_by_key.items() if key not in rainy_by_key]
+    if not rainy_by_key.keys() & clean_by_key.keys():
+        return _match_beginnings(rainy_by_key, clean_by_key, unpaired)
+    partners = {key: clean_by_key[key] for key in rainy_by_key if key in clean_by_key}
+    return _matched(rainy_by_key, clean_by_key, partners, unpaired)
+
+
+def _match_beginnings(
+    rainy: dict[str, Path], clean: dict[str, Path], unpaired: list[Path] | None
+) -> list[PairFiles]:
+    """Several rainy images to one clean image, whose name is the beginning of theirs.
+
+    901_1 ... 901_14 belong to 901 (Rain1400), and street_leftImg8bit_rain_alpha_0.01 to
+    street_leftImg8bit (RainCityscapes).
+    """
+    partners = {}
+    for key in rainy:
+        ends = [i for i, letter in enumerate(key) if letter in "_-"]
+        beginning = next((key[:end] for end in reversed(ends) if key[:end] in clean), None)
+        if beginning is not None:
+            partners[key] = clean[beginning]
+    return _matched(rainy, clean, partners, unpaired)
+
+
+def _matched(
+    rainy: dict[str, Path],
+    clean: dict[str, Path],
+    partners: dict[str, Path],
+    unpaired: list[Path] | None,
+) -> list[PairFiles]:
+    used = set(partners.values())
+    unmatched = [f for key, f in rainy.items() if key not in partners]
+    unmatched += [f for f in clean.values() if f not in used]
     if unpaired is not None:
         unpaired += unmatched
     elif unmatched:
@@ -99,11 +130,7 @@ def match_names(
         raise UserError(
             f"{len(unmatched)} images without a partner of the same name: {names}{more}"
         )
-    return [
-        PairFiles(f.stem, f, clean_by_key[key])
-        for key, f in rainy_by_key.items()
-        if key in clean_by_key
-    ]
+    return [PairFiles(rainy[key].stem, rainy[key], partner) for key, partner in partners.items()]
 
 
 def pair_key(file: Path) -> str:

@@ -223,3 +223,27 @@ def test_mixed_rain_puts_both_kinds_on_every_scene() -> None:
     names = [pair.name.split("-", 1)[1] for pair in SyntheticPairs("test", 6, 32, "mixed")]
     kinds = ("light", "light", "heavy", "heavy", "light", "light")
     assert names == [f"{n}-{k}" for n, k in zip(("chelsea", "coffee") * 3, kinds, strict=True)]
+
+
+@pytest.mark.parametrize(
+    ("clean", "rainy"),
+    [
+        ("901", [f"901_{i}" for i in (1, 2, 14)]),  # Rain1400
+        ("a_1_leftImg8bit", ["a_1_leftImg8bit_rain_alpha_0.01_beta_0.005_dropsize_0.01"]),
+    ],
+)
+def test_several_rainy_images_of_one_scene(
+    tmp_path: Path, picture: Callable[..., Pixels], clean: str, rainy: list[str]
+) -> None:
+    for seed, scene in enumerate((clean, clean.replace("1", "2"))):
+        write_image(tmp_path / "ground_truth" / f"{scene}.png", picture(seed=seed))
+        for name in rainy:
+            file = f"{scene}{name.removeprefix(clean)}.png"
+            write_image(tmp_path / "rainy_image" / file, picture(seed=9))
+    pairs = find_pairs(tmp_path, "two-folders")
+    assert [pair.name for pair in pairs[: len(rainy)]] == rainy
+    assert [pair.clean.stem for pair in pairs[: len(rainy)]] == [clean] * len(rainy)
+    assert len(pairs) == 2 * len(rainy)
+    write_image(tmp_path / "rainy_image" / "7_1.png", picture())
+    with pytest.raises(UserError, match=r"7_1\.png"):
+        find_pairs(tmp_path, "two-folders")

@@ -273,8 +273,7 @@ def _measure_in_subprocess(case: dict[str, Any]) -> dict[str, str]:
         reason = result.stderr.strip().splitlines()[-1:] or [f"status {result.returncode}"]
         message = reason[0].removeprefix("error: ")
         raise UserError(f"{case['network']} at {case['size']} failed: {message}")
-    row: dict[str, str] = json.loads(result.stdout)
-    return row
+    return json.loads(result.stdout)
 
 
 if __name__ == "__main__":

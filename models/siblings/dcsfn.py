@@ -52,8 +52,7 @@ class InnerScaleConnection(nn.Module):
             pooled = F.max_pool2d(x, scale)
             scales.append(stack(connect(torch.cat([pooled, resize(scales[-1], pooled)], dim=1))))
         finest_first = [resize(s, x) for s in reversed(scales)]
-        fused: Tensor = self.fuse(torch.cat(finest_first, dim=1))
-        return x + fused
+        return x + self.fuse(torch.cat(finest_first, dim=1))
 
 
 class DenseChain(nn.Module):
@@ -148,5 +147,5 @@ class DCSFN(Network):
 
         decode1, decode2, decode4 = self.decoders
         d1, d2, d4 = decode1(q1, skips1)[0], decode2(q2, skips2)[0], decode4(q4, skips4)[0]
-        rain: Tensor = self.merge(torch.cat([d1, resize(d2, d1), resize(d4, d1)], dim=1))
+        rain = self.merge(torch.cat([d1, resize(d2, d1), resize(d4, d1)], dim=1))
         return rainy - rain
