@@ -2,8 +2,8 @@
 
 rain100         norain-N.png with rain-N.png in the same folder or in rainy/ (official Rain100H/L,
                 old release)
-two-folders     one folder of rainy and one of clean images, named as in `RAINY` and `CLEAN`. Several
-                rainy images may belong to a clean image whose name is the beginning of theirs
+two-folders     one folder of rainy and one of clean images, named as in `RAINY` and `CLEAN`
+                (several rainy images may belong to a clean one whose name is their beginning)
 side-by-side    one wide image per pair; `order` says which half is clean
 """
 
