@@ -17,7 +17,7 @@ from torch import Tensor
 
 TILE = 64  # side of the tiles in pixels
 BORDER = 8  # pixels at the edges of a tile that are not measured
-WIDTH = 1.6  # of streaks at the best scale, as `streak_width` measures it
+WIDTH = 1.7  # of streaks at the best scale, as `streak_width` measures it
 ENOUGH = 0.72  # strength of the rain at a scale, as a share of the strongest, from which it counts
 NEAREST = 1.25  # scales below are taken for 1
 NO_RAIN = 0.003  # RMS of the rain that counts as none
