@@ -75,7 +75,7 @@ class Derainer:
         else:
             self.weights = load_weights(Path(network))
             self.device = choose_device(device)
-            self.network = network_of(self.weights, fallback).place(self.device)
+            self.network = network_of(self.weights, fallback).place(self.device).eval()
         self.precision = choose_precision(precision, self.device)
         self.tile, self.ensemble, self.scale = tile, ensemble, scale
 

@@ -104,5 +104,7 @@ def streak_width(rain: Tensor) -> float:
 
 
 def _reduce(image: Tensor, scale: float) -> Tensor:
-    height, width = (max(1, round(length / scale)) for length in image.shape[1:])
-    return image if scale == 1 else F.adaptive_avg_pool2d(image, (height, width))
+    size = [max(1, round(length / scale)) for length in image.shape[1:]]
+    if scale == 1:
+        return image
+    return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0]
