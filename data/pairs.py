@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple, overload
 
+from utils.errors import UserError
 from utils.image import Pixels
 
 
@@ -15,6 +16,20 @@ class Pair(NamedTuple):
 
 
 Pairs = Sequence[Pair]
+
+
+def refuse_smaller(image: Pixels, side: int, name: object) -> None:
+    """Refuse an image [H, W, ...] that patches of side x side pixels do not fit.
+
+    Raises:
+        UserError: it is too small; names the image.
+    """
+    height, width = image.shape[:2]
+    if min(height, width) < side:
+        raise UserError(
+            f"patches of {side}x{side} do not fit {name} ({width}x{height} pixels): lower "
+            "--patch-size or remove the image"
+        )
 
 
 class Selection(Sequence[Pair]):

@@ -15,9 +15,8 @@ from torch.utils.data import Dataset
 
 from config.schema import Augmentation, Camera, Rain
 from data.camera import photograph
-from data.pairs import Pairs
+from data.pairs import Pairs, refuse_smaller
 from data.rain_layers import LayerSource, make_patch
-from utils.errors import UserError
 from utils.image import Pixels, to_tensor
 
 
@@ -62,14 +61,10 @@ class Patches(Dataset[PatchPair]):
         rain: Rain = Rain(),
         camera: Camera = Camera(),
     ) -> None:
-        needed = [(pair.name, pair.clean.shape) for pair in pairs]
-        needed += [("a clean image", image.shape) for image in clean_scenes]
-        for name, (h, w, *_) in needed:
-            if min(h, w) < size:
-                raise UserError(
-                    f"patches of {size}x{size} do not fit {name} ({w}x{h} pixels): "
-                    "lower --patch-size or remove the image"
-                )
+        for pair in pairs:
+            refuse_smaller(pair.clean, size, pair.name)
+        for image in clean_scenes:
+            refuse_smaller(image, size, "a clean image")
         self.pairs, self.size, self.seed, self.augment = pairs, size, seed, augment
         self.clean_scenes, self.sources = clean_scenes, sources
         self.rain, self.camera = rain, camera

@@ -15,7 +15,7 @@ import numpy as np
 from config.schema import Rain
 from data.drops import draw_drops
 from data.layouts import FolderPairs, find_pairs, list_in_order, read_rgb
-from data.pairs import Pair, Pairs
+from data.pairs import Pair, Pairs, refuse_smaller
 from data.structures import draw_structures
 from data.synthetic import RAINS, add_rain
 from utils.errors import UserError
@@ -111,12 +111,7 @@ def read_scene(file: Path, side: int = 1) -> Pixels:
         UserError: it cannot be read or is smaller than `side` x `side` pixels.
     """
     image = read_rgb(file)
-    height, width = image.shape[:2]
-    if min(height, width) < side:
-        raise UserError(
-            f"patches of {side}x{side} do not fit {file} ({width}x{height} pixels): lower "
-            "--patch-size or remove the image"
-        )
+    refuse_smaller(image, side, file)
     return image
 
 

@@ -26,6 +26,7 @@ from config import release_of
 from config.cli import train_config
 from config.schema import Config, Folders
 from data.layouts import PairFiles, find_pairs, list_in_order, read_pair
+from data.pairs import refuse_smaller
 from data.rain_layers import extract_layers, holds_pairs, rain_layer, read_layer, read_scene
 from training.run import open_data
 from utils.errors import UserError, run_command
@@ -181,12 +182,7 @@ def check_extra(config: Config, data: Folders) -> list[Report]:
         if isinstance(file, Path):
             read_scene(file, side)
         else:
-            height, width = read_pair(file).clean.shape[:2]
-            if min(height, width) < side:
-                raise UserError(
-                    f"patches of {side}x{side} do not fit {file.clean} ({width}x{height} pixels): "
-                    "lower --patch-size or remove the image"
-                )
+            refuse_smaller(read_pair(file).clean, side, file.clean)
 
     def layer(file: PairFiles | Path) -> None:
         if isinstance(file, Path):

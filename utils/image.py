@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from utils.errors import UserError
 from utils.files import list_files
 from utils.photo.decode import read_photograph
 from utils.photo.encode import FORMATS, write_photograph
+from utils.pixels import Pixels as Pixels
 
 SUFFIXES = tuple(FORMATS)
 
 GAP = 4  # white columns between the images of a row
-
-Pixels = NDArray[Any]  # [H, W, 3 or 4], uint8 or uint16
 
 
 def list_images(

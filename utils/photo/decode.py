@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from utils.errors import UserError
@@ -19,8 +18,7 @@ from utils.photo.deep import bits_per_channel, decode_deep
 from utils.photo.kinds import RAW, package_for
 from utils.photo.raw import read_raw
 from utils.photo.tags import Tags, read_orientation, read_tags
-
-Pixels = NDArray[Any]  # as in utils.image, which imports this module
+from utils.pixels import Pixels
 
 # Kinds whose first picture is the photograph, and the others its previews, parts and relatives.
 FIRST_COUNTS = {"MPO": "further pictures", "HEIF": "further pictures", "PSD": "layers (flattened)"}

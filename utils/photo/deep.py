@@ -4,19 +4,16 @@ import importlib
 import io
 import re
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from tifffile import COMPRESSION, TiffFile
 
 from utils.errors import UserError
 from utils.photo import png
 from utils.photo.tags import ORIENTATION
-
-Pixels = NDArray[Any]
+from utils.pixels import Pixels
 
 
 def bits_per_channel(path: Path, file: Image.Image) -> int:

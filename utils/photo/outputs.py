@@ -44,7 +44,9 @@ def plan_outputs(
     for path in (file for pattern in inputs for file in _expand(pattern)):
         if is_same(path, output):  # a second run would derain the first's results
             raise UserError(f"{output} is an input, too: choose another --output")
-        found = _files(path, output, recursive) if path.is_dir() else [path]
+        found = [path]
+        if path.is_dir():
+            found = list_images(path, (*IMAGES, *VIDEOS), recursive, skip=output)
         for file in found:
             same = file_id(file), file_id(file.parent), folded(Path(file.name))
             if file not in folders and (same[0] is None or same not in known):
@@ -156,10 +158,6 @@ def _expand(path: Path) -> list[Path]:
         broken = " (it is a broken link)" * path.is_symlink()
         raise UserError(f"no file or folder {path}{broken}")
     return found
-
-
-def _files(folder: Path, output: Path, recursive: bool) -> list[Path]:
-    return list_images(folder, (*IMAGES, *VIDEOS), recursive, skip=output)
 
 
 def _suffix(source: Path, image_format: str) -> str:
