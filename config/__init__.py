@@ -7,7 +7,17 @@ from config.reference import Preset, Release
 from config.schema import Config, Folders, Synthetic
 from utils.errors import UserError
 
-MODULES = ("synthetic", "rain100h", "rain100l", "rain12", "rain1200", "real", "small", "siblings")
+MODULES = (
+    "synthetic",
+    "rain100h",
+    "rain100l",
+    "rain12",
+    "rain1200",
+    "real",
+    "real_pairs",
+    "small",
+    "siblings",
+)
 
 PRESETS: dict[str, Preset] = {
     preset.config.name: preset

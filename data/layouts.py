@@ -5,6 +5,9 @@ rain100         norain-N.png with rain-N.png in the same folder or in rainy/ (of
 two-folders     one folder of rainy and one of clean images, named as in `RAINY` and `CLEAN`
                 (several rainy images may belong to a clean one whose name is their beginning)
 side-by-side    one wide image per pair; `order` says which half is clean
+masked          as two-folders, and a folder mask/ of grey images of the same names, white where the
+                ground truth is known; only scoring uses them
+photographs     rainy images without ground truth, which have no pairs; see `list_in_order`
 """
 
 import re
@@ -14,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from config.schema import Layout, Order
 from data.pairs import Pair, Selection
@@ -32,6 +36,7 @@ class PairFiles(NamedTuple):
     rainy: Path
     clean: Path
     order: Order | None = None  # of the halves; only for side-by-side images
+    mask: Path | None = None
 
 
 def find_pairs(
@@ -52,11 +57,21 @@ def find_pairs(
         UserError: the folder is missing or empty, two images have the same name, or an image is
             unpaired.
     """
+    if layout == "photographs":
+        raise UserError(f"{folder} has no ground truth: only eval.py takes --layout photographs")
     if layout == "side-by-side":
         pairs = [PairFiles(f.stem, f, f, order) for f in _by_key(list_images(folder)).values()]
-    elif layout == "two-folders":
+    elif layout in ("two-folders", "masked"):
         rainy, clean = (list_images(_subfolder(folder, names)) for names in (RAINY, CLEAN))
         pairs = match_names(rainy, clean, unpaired)
+        if layout == "masked":
+            masks = {f.stem: f for f in list_images(folder / "mask")}
+            if missing := [pair.name for pair in pairs if pair.name not in masks]:
+                raise UserError(
+                    f"{folder / 'mask'} has no mask for {len(missing)} of {len(pairs)} images: "
+                    f"{', '.join(missing[:3])}"
+                )
+            pairs = [pair._replace(mask=masks[pair.name]) for pair in pairs]
     else:
         files = list_images(folder)
         clean = [f for f in files if f.name.startswith("norain-")]
@@ -172,7 +187,16 @@ def read_pair(files: PairFiles) -> Pair:
         raise UserError(
             f"{files.rainy} and {files.clean} differ in size: {' and '.join(sizes)} pixels"
         )
-    return Pair(files.name, rainy, clean)
+    mask = None if files.mask is None else _read_mask(files.mask, rainy)
+    return Pair(files.name, rainy, clean, mask)
+
+
+def _read_mask(path: Path, image: Pixels) -> NDArray[np.bool_]:
+    mask = read_rgb(path)[..., 0] > 127
+    if mask.shape != image.shape[:2] or not mask.any():
+        height, width = image.shape[:2]
+        raise UserError(f"{path}: expected a mask of {width}x{height} pixels that is not all black")
+    return np.asarray(mask)
 
 
 def read_rgb(path: Path) -> Pixels:

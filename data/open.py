@@ -1,10 +1,11 @@
 """Open the training, validation and test images that a config names."""
 
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from config.schema import Config, Folders, Synthetic
-from data.layouts import FolderPairs, find_pairs
+from data.layouts import FolderPairs, find_pairs, list_in_order
 from data.pairs import Pairs, Selection
 from data.patches import Patches
 from data.rain_layers import LayerSource, extract_layers, hold_out, open_clean, open_layers
@@ -22,19 +23,41 @@ class TrainingData(NamedTuple):
     left_out: int = 0  # training pairs that show a scene of a validation pair
 
 
-def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pairs:
-    """Open the training or test pairs of a config.
+def open_pairs(
+    data: Folders | Synthetic, split: Literal["train", "test"], match: str = "*"
+) -> Pairs:
+    """Open the training or test pairs of a config whose names match a pattern, as of a shell.
 
     Raises:
         UserError: the dataset has no such pairs, or they cannot be read.
     """
     if isinstance(data, Synthetic):
+        if match != "*":
+            raise UserError("--match needs images on disk: give a preset, for example rain100l")
         count = data.train_pairs if split == "train" else data.test_pairs
         return SyntheticPairs(split, count, data.image_size, data.heaviness)
     folder = data.train_folder if split == "train" else data.test_folder
     if folder is None:
         raise UserError(f"{data.dataset} has no {split} set: give --{split}-folder")
-    return FolderPairs(find_pairs(folder, data.layout, data.order))
+    files = find_pairs(folder, data.layout, data.order)
+    matching = [pair for pair in files if fnmatchcase(pair.name, match)]
+    if not matching:
+        raise UserError(f"no pair of {folder} is named like {match!r}, but {files[0].name}")
+    return FolderPairs(matching)
+
+
+def open_photographs(data: Folders, match: str = "*") -> list[Path]:
+    """List the test images of a dataset without ground truth whose names match a pattern.
+
+    Raises:
+        UserError: there are none.
+    """
+    if data.test_folder is None:
+        raise UserError(f"{data.dataset} has no test set: give --test-folder")
+    files = [f for f in list_in_order(data.test_folder) if fnmatchcase(f.stem, match)]
+    if not files:
+        raise UserError(f"no image of {data.test_folder} is named like {match!r}")
+    return files
 
 
 def refuse_output(data: Folders | Synthetic, output: Path) -> None:

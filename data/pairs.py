@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import NamedTuple, overload
 
+import numpy as np
+from numpy.typing import NDArray
+
 from utils.errors import UserError
 from utils.image import Pixels
 
@@ -13,6 +16,7 @@ class Pair(NamedTuple):
     name: str
     rainy: Pixels
     clean: Pixels
+    mask: NDArray[np.bool_] | None = None  # [H, W], where the ground truth is known; None: all over
 
 
 Pairs = Sequence[Pair]
