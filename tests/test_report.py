@@ -297,6 +297,7 @@ def comparison_images(scene: int) -> tuple[Pixels, tuple[Pixels, ...]]:
     first, second = clean + np.uint8(2 + scene), clean + np.uint8(1)
     if scene == 1:
         second[BAD] += np.uint8(100)
+        second[80:] = 0  # outside the mask
     return clean, (first, second)
 
 
