@@ -25,7 +25,7 @@ from evaluation.tables import table, title
 from models import Derainer
 from report.page import write_report
 from utils.errors import UserError, run_command
-from utils.files import folded
+from utils.files import folded, is_inside
 from utils.runtime import keep_freed_memory, provenance, set_threads
 
 
@@ -126,8 +126,10 @@ def score_pairs(settings: EvalConfig, preset: Config, given: Sequence[Path]) -> 
     pair_names = [pair.name for pair in pairs] if others else []  # decodes the pairs
     derainers = [open_method(path, settings, preset, pair_names) for path in given]
     names = folder_names([label(derain) for derain in derainers]) if compare else [""]
-    for name in names:
+    for name, derain in zip(names, derainers, strict=True):
         refuse_output(data, output / name)
+        if isinstance(derain, DerainedFolder) and is_inside(derain.folder / "image", output):
+            raise UserError(f"{output} contains the images of {derain}: choose another --output")
 
     origin = {"data": as_dict(settings)["data"], "provenance": provenance(derainers[0].device)}
     strips = len(pairs) if settings.report else STRIPS

@@ -28,7 +28,7 @@ def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
             f"{scores.mean(c, prefix + 'psnr'):>10.2f}{scores.mean(c, prefix + 'ssim'):>8.4f}"
             for c in scores.conventions
         ]
-        lines.append(f"{name:<{first}}" + "".join(cells))
+        lines.append(f"{name:<{first}}" + "".join(cells).replace("nan", "  -"))
     if published:
         lines.append("published, each in its own convention:")
     for row in published:

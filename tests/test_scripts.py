@@ -261,6 +261,10 @@ def test_compare_takes_images_of_other_methods(
     (tmp_path / "other" / "clip_2.tiff").rename(tmp_path / "other" / "clip_3.tiff")
     with pytest.raises(UserError, match="no image for 1 of 2 pairs, for example clip_2"):
         eval_script.main([*flags, f"Other={tmp_path / 'other'}"])
+    write_image(tmp_path / "scores" / "a" / "clip_1.png", derained)
+    write_image(tmp_path / "scores" / "a" / "clip_2.png", derained)
+    with pytest.raises(UserError, match="contains the images of Other"):
+        eval_script.main([*flags, f"Other={tmp_path / 'scores' / 'a'}"])
     for wrong, message in (("Other=nowhere", "no folder nowhere"), ("=x", "NAME=FOLDER")):
         with pytest.raises(UserError, match=message):
             eval_script.main([*flags, wrong])

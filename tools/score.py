@@ -58,7 +58,8 @@ def main(arguments: list[str]) -> None:
     if len(options.folders) not in (1, 2):
         raise UserError(f"expected DERAINED [CLEAN], got {len(options.folders)} folders")
     if len(options.folders) == 1:
-        return score_alone(options.folders[0], options.csv)
+        score_alone(options.folders[0], options.csv)
+        return
     clean = list_images(options.folders[1])
     clean = [f for f in clean if f.name.startswith("norain-")] or clean
     derained = list_images(options.folders[0])
@@ -86,7 +87,6 @@ def main(arguments: list[str]) -> None:
         print(f"{convention:<12}{psnr:>10.2f}{ssim:>8.4f}")
     if options.csv is not None:
         write_rows(options.csv, [Row._fields, *rows])
-    return None
 
 
 def score_alone(folder: Path, table: Path | None) -> None:
@@ -96,8 +96,9 @@ def score_alone(folder: Path, table: Path | None) -> None:
         UserError: the folder is missing, or an image is unreadable.
     """
     files = list_images(folder)
-    for file in files if table is not None else ():
-        refuse_overwriting(file, table)
+    for file in files:
+        if table is not None:
+            refuse_overwriting(file, table)
     scores = [
         measure(read_image(file)) for file in tqdm(files, "scoring", disable=None, leave=False)
     ]
