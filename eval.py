@@ -4,18 +4,21 @@
     python eval.py rain12 --compare runs/a runs/b
 
 Without --weights it takes your own run of the preset, else the weights that come with this code.
+After an interruption, the same command goes on with the pairs that are not yet scored.
 """
 
 import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from config import default_weights
 from config.cli import eval_config
-from config.schema import as_dict
+from config.schema import EvalConfig, as_dict
 from data.open import open_pairs, refuse_output
-from evaluation.scores import STRIPS, evaluate, strip_writer, write_scores
+from data.pairs import fingerprint
+from evaluation.scores import STRIPS, Progress, evaluate, strip_writer, write_scores
 from evaluation.tables import comparison, table
 from models import Derainer
 from report.page import write_score_report
@@ -33,6 +36,18 @@ def folder_names(files: Sequence[Path]) -> list[str]:
         same = (name if count == 1 else f"{name}-{count}" for count in itertools.count(1))
         names.append(next(new for new in same if folded(Path(new)) not in known))
     return names
+
+
+def decisive(settings: EvalConfig, derain: Derainer, strips: int, files: str) -> dict[str, Any]:
+    """What an interrupted evaluation must have in common with one that goes on from its scores."""
+    about = {key: value for key, value in derain.describe().items() if key != "weights"}
+    machine = {key: provenance(derain.device)[key] for key in ("version", "torch", "gpu")}
+    chosen = {
+        "precision": settings.machine.precision,
+        "tile": settings.inference.tile,
+        "conventions": settings.conventions,
+    }
+    return {**about, **machine, **chosen, "strips": strips, "files": files}
 
 
 def main(arguments: list[str]) -> None:
@@ -60,7 +75,8 @@ def main(arguments: list[str]) -> None:
     names = folder_names(files) if settings.compare else [""]
     for name in names:
         refuse_output(data, output / name)
-    pairs = open_pairs(data, "test")[: settings.limit]
+    everything = open_pairs(data, "test")
+    pairs = everything[: settings.limit]
 
     origin = {"data": as_dict(settings)["data"], "provenance": provenance(derainers[0].device)}
     strips = len(pairs) if settings.report else STRIPS
@@ -68,8 +84,17 @@ def main(arguments: list[str]) -> None:
     results = []
     for name, derain in zip(names, derainers, strict=True):
         folder = output / name
-        scores = evaluate(derain, pairs, conventions, strip_writer(folder / "strips", strips))
-        write_scores(folder, scores, {**derain.describe(), **origin, "strips": strips})
+        about = {**derain.describe(), **origin, "strips": strips}
+        shared = decisive(settings, derain, strips, fingerprint(everything))
+        progress = Progress(folder / "progress.jsonl", shared)
+        if progress.others:
+            print(f"{folder} has scores of other weights, data or settings: scoring all pairs")
+        elif progress.done:
+            print(f"{len(progress.done)} pairs are already scored: going on")
+        view = strip_writer(folder / "strips", strips)
+        scores = evaluate(derain, pairs, conventions, view, progress)
+        write_scores(folder, scores, about)
+        progress.remove()
         results.append(scores)
     if settings.compare:
         print(comparison(results, derainers, data, pairs[0].clean.shape[:2]))

@@ -12,7 +12,7 @@ from config.checks import require, require_finite, require_positive
 from config.networks import JDNetConfig, NetworkConfig
 from utils.conventions import Convention
 
-Layout = Literal["rain100", "two-folders", "side-by-side"]
+Layout = Literal["rain100", "two-folders", "side-by-side", "list", "cityscapes"]
 Order = Literal["clean-rainy", "rainy-clean"]
 Heaviness = Literal["light", "heavy", "mixed"]
 Augmentation = Literal["none", "flip", "eight", "jitter"]
@@ -26,15 +26,15 @@ class Folders:
     dataset: str
     """Dataset name, used to look up published scores and expected counts."""
     train_folder: Path | None
-    """Training set; None for a test-only dataset."""
+    """Training set, a folder or a list file; None for a test-only dataset."""
     test_folder: Path | None
-    """Test set; None trains without scoring a test set."""
+    """Test set, a folder or a list file; None trains without scoring a test set."""
     layout: Layout = "rain100"
-    """Folder layout of the pairs; README's Data section shows each tree."""
+    """Layout of the pairs; README's Data section shows each tree."""
     order: Order = "clean-rainy"
     """Order of the halves of a side-by-side image, left to right."""
-    release: str = "old"
-    """Release of the dataset; scores of different releases are not comparable."""
+    test_sets: tuple[str, ...] = ()
+    """Subfolders of the test set that are test sets of their own; () if it is one set."""
     clean: tuple[Path, ...] = ()
     """Folders of extra clean training scenes; Rain100 pairs provide their clean images."""
     layers: tuple[Path, ...] = ()
@@ -262,8 +262,8 @@ class Config:
     machine: Machine = Machine()
     init_from: Path | None = None
     """Initial weights, of the same network or of a JDNet with fewer units."""
-    workers: int = 2
-    """Data loading processes, per training process; 0 loads in it. The patches stay the same."""
+    workers: int | None = None
+    """Data loading processes; None: two, or all cores for images that do not fit in memory."""
     run: Path | None = None
     """Folder of the run; default runs/NAME."""
     dry_run: bool = False
@@ -271,7 +271,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        require_finite(self, "workers")
+        if self.workers is not None:
+            require_finite(self, "workers")
         fits = self.training.loss != "danet" or self.network.name == "danet"
         require(fits, f"--loss danet needs the outputs of DANet, not of {self.network.name}")
 

@@ -80,7 +80,7 @@ def write_score_report(folder: Path) -> Path:
         key=lambda row: -math.inf if math.isnan(row.values[0]) else row.values[0],
     )
     gains = [row.values[0] for row in rows]
-    published = published_rows(data, scores.pairs)
+    published = published_rows(data, scores)
     conventions = (*scores.conventions, *(row.convention for row in published))
     ensemble = ", ensemble" if summary.get("ensemble") else ""
     about = {key: summary[key] for key in ("data", "provenance") if key in summary}
@@ -116,7 +116,6 @@ def _dataset(data: Mapping[str, Any]) -> Folders | Synthetic:
         train_folder=None,
         test_folder=Path(data["test_folder"]),
         layout=data["layout"],
-        release=data["release"],
     )
 
 

@@ -86,9 +86,9 @@ def test_registries_match_the_schema() -> None:
     assert {type(config.network) for config in CONFIGS.values()} == set(NETWORKS)
     assert set(get_args(choices_of(Training)["loss"])) == set(LOSSES)
     for name, preset in PRESETS.items():
-        if isinstance(preset.config.data, Folders) and preset.releases:
+        if isinstance(preset.config.data, Folders) and preset.facts:
             assert preset.config.data.dataset == name
-            assert preset.config.data.release in preset.releases
+            assert preset.config.data.test_sets == tuple(preset.facts.sets)
 
 
 def test_overrides_and_default_preset() -> None:

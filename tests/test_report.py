@@ -81,7 +81,7 @@ def write_results(folder: Path, strips: int = len(GAINS)) -> None:
         rows.append(PairScore(name, "y", rainy, 0.8, rainy + gain, 0.9))
         rows.append(PairScore(name, "rgb", 1.0, 0.1, 2.0, 0.2))
     weights = {"weights": ODD, "sha256": "0123abcd", "network": "jdnet", "arguments": {}}
-    data = {"dataset": "rain12", "release": "old", "test_folder": "x", "layout": "two-folders"}
+    data = {"dataset": "rain12", "test_folder": "x", "layout": "two-folders"}
     about = {**weights, "data": data, "provenance": {"gpu": ""}, "strips": strips}
     write_scores(folder, Scores(tuple(rows)), about)
 
@@ -101,7 +101,7 @@ def test_report_contains_the_scores_and_needs_nothing_from_outside(report: Path)
     assert set(page.attributes("width", "img")) == {"32"}
     assert page.text.count(ODD) == 4  # row, image, method, weights
     words = " ".join(page.text.split())
-    for text in ("rain12, old release, 12 pairs", "sha256 0123abcd", "+3.00 20.00 23.00 0.8000"):
+    for text in ("rain12, 12 pairs", "sha256 0123abcd", "+3.00 20.00 23.00 0.8000"):
         assert text in words
     assert "rainy input inf / 0.8000 1.00 / 0.1000" in words
     assert "gpu" not in words  # empty

@@ -253,11 +253,11 @@ def test_table_shows_published_rows_on_their_own_data_only() -> None:
     short = table(Scores(tuple(r for r in rows if r.convention == "y")), old, "ours")
     assert "37.48   0.979 in y-prenet" in short
     assert "published" not in table(Scores(rows[:40]), old, "ours")
-    foreign = table(Scores(rows), replace(old, layout="two-folders"), "ours")
+    foreign = table(Scores(rows), replace(old, dataset="mine"), "ours")
     assert "published" not in foreign
-    assert foreign.startswith("rain100l, 100 pairs")
-    new = table(Scores(rows * 2), replace(old, release="new"), "ours")
-    assert "38.65" not in new  # 100 pairs are not its 200
+    assert foreign.startswith("mine, 100 pairs")
+    new = replace(old, dataset="rain200l")
+    assert "38.65" not in table(Scores(rows), new, "ours")  # 100 pairs are not its 200
     assert "published" not in table(Scores(rows), Synthetic(), "ours")
 
 

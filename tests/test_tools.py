@@ -42,7 +42,7 @@ def write_wide(folder: Path, pairs: list[Pair]) -> None:
 
 def check(tmp_path: Path, *flags: str, preset: str = "rain100l") -> None:
     folders = ["--train-folder", str(tmp_path / "train"), "--test-folder", str(tmp_path / "test")]
-    check_data.main([preset, *folders, "--release", "mine", "--patch-size", "48", *flags])
+    check_data.main([preset, *folders, "--dataset", "mine", "--patch-size", "48", *flags])
 
 
 def test_a_good_set(
@@ -171,8 +171,8 @@ def test_wrong_counts_are_noticed(
     write_rain100(tmp_path / "train", rainy_pairs[:2])
     write_rain100(tmp_path / "test", rainy_pairs[2:])
     with pytest.raises(UserError, match="2 problems"):
-        check(tmp_path, "--release", "old")
-    assert "200 pairs expected for this release" in capsys.readouterr().out
+        check(tmp_path, "--dataset", "rain100l")
+    assert "200 pairs expected for this dataset" in capsys.readouterr().out
 
 
 def test_check_data_without_folders() -> None:

@@ -3,9 +3,12 @@
     python -m tools.score derained/ datasets/Rain100L
     python -m tools.score derained/ datasets/Rain100L --conventions y rgb --csv scores.csv
 
-Images are matched by the common part of their names: rain-7, norain-7, 7x2 and 7_GT are all 7. In a
-Rain100 folder, the clean images (norain-N.png) are the ground truth. Ground truths without a
-derained image are skipped; the printed count shows how many images were scored.
+    python -m tools.score derained/ datasets/SPA/real_test_1000.txt
+
+Images are matched by the common part of their names: rain-7, norain-7, 7x2 and 7_GT are all 7.
+Several may belong to one ground truth, as 901_1 and 901_14 to 901. In a Rain100 folder, the clean
+images (norain-N.png) are the ground truth. A list file gives the ground truth of each rainy image.
+Ground truths without a derained image are skipped; the printed count shows how many were used.
 """
 
 import csv
@@ -16,7 +19,7 @@ from statistics import fmean
 from typing import NamedTuple
 
 from config.cli import tool_options
-from data.layouts import match_names, pair_key
+from data.layouts import find_pairs, find_partners, ground_truths, with_ground_truth
 from utils.conventions import CONVENTIONS, Convention
 from utils.errors import UserError, run_command
 from utils.files import refuse_overwriting, write_text
@@ -31,7 +34,7 @@ class Options:
     derained: Path
     """Folder of images to score."""
     clean: Path
-    """Folder of ground truths."""
+    """Folder of ground truths, or a list file of the layout list."""
     conventions: tuple[Convention, ...] = CONVENTIONS
     """Metric conventions, defined in docs/metrics.md."""
     csv: Path | None = None
@@ -50,11 +53,14 @@ class Row(NamedTuple):
 def main(arguments: list[str]) -> None:
     """Run `python -m tools.score DERAINED CLEAN`."""
     options = tool_options(Options, arguments, "python -m tools.score", __doc__)
-    clean = list_images(options.clean)
-    clean = [f for f in clean if f.name.startswith("norain-")] or clean
     derained = list_images(options.derained)
-    wanted = {pair_key(f) for f in derained}
-    pairs = match_names(derained, [f for f in clean if pair_key(f) in wanted])
+    if options.clean.is_file():
+        listed = find_pairs(options.clean, "list")
+        clean = [files.clean for files in listed]
+        pairs = with_ground_truth(derained, listed)
+    else:
+        clean = ground_truths(options.clean)
+        pairs = find_partners(derained, clean)
     for file in (file for files in pairs for file in (files.rainy, files.clean)):
         if options.csv is not None:
             refuse_overwriting(file, options.csv)
@@ -68,7 +74,9 @@ def main(arguments: list[str]) -> None:
                 raise UserError(f"cannot score {files.rainy} in {convention}: {error}") from None
             rows.append(Row(files.rainy.name, convention, *(v.item() for v in result)))
 
-    print(f"{options.derained} against {options.clean}, {len(pairs)} of {len(clean)} images\n")
+    used = len({files.clean for files in pairs})
+    count = f"{len(pairs)} images" if used < len(pairs) else f"{used} of {len(set(clean))} images"
+    print(f"{options.derained} against {options.clean}, {count}\n")
     print(f"{'':<12}      PSNR    SSIM")
     for convention in options.conventions:
         psnr = fmean(row.psnr for row in rows if row.convention == convention)

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import ctypes
+import os
 import platform
 import shlex
 import subprocess
@@ -74,6 +75,13 @@ def set_threads(count: int | None) -> None:
     """Set the number of CPU threads; None keeps PyTorch's default, all cores."""
     if count is not None:
         torch.set_num_threads(count)
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:
