@@ -155,16 +155,17 @@ class FolderPairs(Sequence[Pair]):
         """
 
         def describe(indices: range) -> bytes:
-            lines = []
-            for name, rainy, clean in map(self.files.row, indices):
-                try:
-                    files = (length_and_date(file) for file in dict.fromkeys((rainy, clean)))
-                    lines.append(f"{name}\0{list(files)}\n")
-                except OSError as error:
-                    raise UserError(
-                        f"cannot read {error.filename}: {error.strerror}; check the data"
-                    ) from None
-            return "".join(lines).encode("utf-8", "surrogateescape")
+            names, numbers = [], array("q")
+            for name, *files in map(self.files.row, indices):
+                names.append(name)
+                for file in files:
+                    try:
+                        numbers.extend(length_and_date(file))
+                    except OSError as error:
+                        raise UserError(
+                            f"cannot read {file}: {error.strerror}; check the data"
+                        ) from None
+            return os.fsencode("\0".join(names)) + numbers.tobytes()
 
         total = hashlib.sha256(f"{self.files.order}\n".encode())
         for part in _in_threads(describe, len(self)):

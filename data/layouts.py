@@ -11,6 +11,7 @@ cityscapes      rainy images in the folders of cities; the clean ones lie in `le
                 of `leftImg8bit_rain` (RainCityscapes); clean images without rain are left out
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,10 +20,12 @@ from pathlib import Path
 from config.schema import Folders, Layout, Order
 from data.files import PairFiles, PairList
 from utils.errors import UserError
-from utils.image import SUFFIXES, list_images
+from utils.image import SUFFIXES, image_names, list_images
 
 RAINY = ("rainy", "rain", "input", "rainy_image")
 CLEAN = ("norain", "clean", "gt", "groundtruth", "ground_truth", "target")
+PREFIX = re.compile(r"^(no)?rain-")
+SUFFIX = re.compile(r"(?<=\d)(x2|_in|_rain|_?gt|_clean)$", re.IGNORECASE)
 CITYSCAPES = ("leftImg8bit_rain", "leftImg8bit")
 
 Row = tuple[str, str, str]  # name of a pair, rainy file, clean file
@@ -49,22 +52,21 @@ def find_pairs(
     if layout == "list":
         return PairList(_read_list(folder))
     if layout == "side-by-side":
-        files = _by_key(list_images(folder)).values()
-        rows = [(file.stem, str(file), str(file)) for file in files]
+        rows = [(_stem(file), file, file) for file in _by_key(image_names(folder)).values()]
     elif layout == "two-folders":
         rainy, clean = (
-            list_images(_subfolder(folder, names), recursive=True) for names in (RAINY, CLEAN)
+            image_names(_subfolder(folder, names), recursive=True) for names in (RAINY, CLEAN)
         )
         rows = _match(rainy, clean, unpaired)
     elif layout == "cityscapes":
         rows = _match(*_of_cities(folder), unpaired)
     else:
-        files = list_images(folder)
-        clean = [f for f in files if f.name.startswith("norain-")]
-        rainy = [f for f in files if f.name.startswith("rain-")]
+        files = image_names(folder)
+        clean = [file for file in files if _stem(file).startswith("norain-")]
+        rainy = [file for file in files if _stem(file).startswith("rain-")]
         if not clean:
             raise UserError(f"no norain-N.png in {folder}: expected the official Rain100 names")
-        rows = _match(rainy or list_images(folder / "rainy"), clean, unpaired)
+        rows = _match(rainy or image_names(folder / "rainy"), clean, unpaired)
     rows.sort(key=lambda row: _natural(row[0]))
     return PairList(rows, order if layout == "side-by-side" else None)
 
@@ -112,15 +114,15 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
     raise UserError(f"{folder} has no subfolder named {' or '.join(names)}")
 
 
-def _of_cities(folder: Path) -> tuple[list[Path], list[Path]]:
+def _of_cities(folder: Path) -> tuple[list[str], list[str]]:
     """The rainy images of all cities, and the clean images of the same scenes."""
     if CITYSCAPES[0] not in folder.parts:
         raise UserError(f"expected a folder in {CITYSCAPES[0]}, got {folder}: give that of a split")
     parts = [CITYSCAPES[1] if part == CITYSCAPES[0] else part for part in folder.parts]
-    rainy = list_images(folder, recursive=True)
-    scenes = {file.stem.partition("_rain")[0] for file in rainy}
-    clean = list_images(Path(*parts), recursive=True)
-    return rainy, [file for file in clean if file.stem in scenes]
+    rainy = image_names(folder, recursive=True)
+    scenes = {_stem(file).partition("_rain")[0] for file in rainy}
+    clean = image_names(Path(*parts), recursive=True)
+    return rainy, [file for file in clean if _stem(file) in scenes]
 
 
 def _read_list(file: Path) -> Iterator[Row]:
@@ -143,10 +145,9 @@ def _read_list(file: Path) -> Iterator[Row]:
         raise UserError(f"{file} names no pairs: expected a line `RAINY CLEAN` for each")
     if not (place := Path(_below(file, pairs[0][0]))).exists():
         raise UserError(f"no file {place}, which {file} names: move the list to its data")
-    stems = [Path(rainy).stem for rainy, _ in pairs]
+    stems = [_stem(rainy) for rainy, _ in pairs]
     if len(set(stems)) < len(stems):
-        stems = [str(Path(rainy.lstrip("./")).with_suffix("")) for rainy, _ in pairs]
-        stems = [re.sub(r"[\\/]", "-", stem) for stem in stems]
+        stems = [_stem(re.sub(r"[\\/]", "-", rainy.lstrip("./"))) for rainy, _ in pairs]
     if len(set(stems)) < len(stems):
         twice = Counter(stems).most_common(1)[0][0]
         raise UserError(f"{file} names the rainy image {twice} twice: keep one line of it")
@@ -171,7 +172,7 @@ def match_names(
     Raises:
         UserError: an image is unpaired, or two images of one list have the same name.
     """
-    return list(PairList(_match(rainy, clean, unpaired)))
+    return list(PairList(_match(map(str, rainy), map(str, clean), unpaired)))
 
 
 def find_partners(images: Sequence[Path], others: Iterable[Path]) -> list[PairFiles]:
@@ -214,7 +215,7 @@ def ground_truths(source: Path) -> list[Path]:
 
 
 def _match(
-    rainy: Iterable[Path], clean: Iterable[Path], unpaired: list[Path] | None = None
+    rainy: Iterable[str], clean: Iterable[str], unpaired: list[Path] | None = None
 ) -> list[Row]:
     rainy_by_key, clean_by_key = _by_key(rainy), _by_key(clean)
     if rainy_by_key.keys().isdisjoint(clean_by_key):
@@ -222,19 +223,18 @@ def _match(
     else:
         partners = {key: clean_by_key[key] for key in rainy_by_key if key in clean_by_key}
     used = set(partners.values())
-    unmatched = [f for key, f in rainy_by_key.items() if key not in partners]
-    unmatched += [f for f in clean_by_key.values() if f not in used]
+    alone = [file for key, file in rainy_by_key.items() if key not in partners]
+    alone += [file for file in clean_by_key.values() if file not in used]
     if unpaired is not None:
-        unpaired += unmatched
+        unpaired += map(Path, alone)
     else:
-        _refuse(unmatched)
+        _refuse(list(map(Path, alone)))
     return [
-        (rainy_by_key[key].stem, str(rainy_by_key[key]), str(partner))
-        for key, partner in partners.items()
+        (_stem(file), file, partners[key]) for key, file in rainy_by_key.items() if key in partners
     ]
 
 
-def _beginnings(rainy: dict[str, Path], clean: dict[str, Path]) -> dict[str, Path]:
+def _beginnings(rainy: dict[str, str], clean: dict[str, str]) -> dict[str, str]:
     """Several rainy images to one clean image, whose name is the beginning of theirs.
 
     901_1 ... 901_14 belong to 901 (Rain1400), and street_leftImg8bit_rain_alpha_0.01 to
@@ -258,19 +258,26 @@ def _refuse(unmatched: Sequence[Path]) -> None:
         )
 
 
-def pair_key(file: Path) -> str:
-    """Common part of the names of a pair: rain-7, norain-7, 7x2, 7_in, 7_GT and 7gt all give 7."""
-    stem = re.sub(r"^(no)?rain-", "", file.stem)
-    return re.sub(r"(?<=\d)(x2|_in|_rain|_?gt|_clean)$", "", stem, flags=re.IGNORECASE)
+def _by_key(files: Iterable[str]) -> dict[str, str]:
+    """Files by the common part of the names of a pair.
 
-
-def _by_key(files: Iterable[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    rain-7, norain-7, 7x2, 7_in, 7_GT and 7gt all give 7.
+    """
+    found: dict[str, str] = {}
     for file in files:
-        other = found.setdefault(pair_key(file), file)
+        key = PREFIX.sub("", _stem(file))
+        if not key[-1:].isdecimal() or key[-2:].lower() == "x2":  # spares most names a search
+            key = SUFFIX.sub("", key)
+        other = found.setdefault(key, file)
         if other is not file:
-            raise UserError(f"{other} and {file.name} have the same name: keep one of them")
+            raise UserError(f"{other} and {Path(file).name} have the same name: keep one of them")
     return found
+
+
+def _stem(file: str) -> str:
+    """`Path(file).stem` of an image."""
+    name = os.path.basename(file)  # noqa: PTH119 a Path takes longer than all the rest
+    return name.rpartition(".")[0] or name
 
 
 def _natural(name: str) -> str:
