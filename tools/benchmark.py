@@ -6,11 +6,12 @@
     python -m tools.benchmark --modes forward train --sizes 64x64 --graph    # on a GPU
 
 Every row runs in its own process, so that its peak memory is its own. Times are the median of
-`--repeats` runs after a warm-up, synchronized on a GPU. GMAC includes the attention; a training step
-counts three forward passes. The floor is the time of as many multiply-adds in 3x3 convolutions of 64
-channels, measured in the same process, precision and threads; the ratio is the time over the floor.
-Waiting is the share of a training step that waits for the data loader, for square patches: if it is
-more than a few percent, more --workers or a faster disk make the training faster.
+`--repeats` runs after a warm-up, synchronized on a GPU. GMAC includes the attention; a training
+step counts as three forward passes. The floor is the time of as many multiply-adds in 3x3
+convolutions of 64 channels, measured in the same process, precision and threads; the ratio is the
+time over the floor. Waiting is the share of a training step that waits for the data loader, for
+square patches: if it is more than a few percent, more --workers or a faster disk make the training
+faster.
 
 `jdnet-plain` computes the equations of JDNet literally: attention by unfolding, with the relation's
 convolutions applied to every neighbour and everything saved for the backward; scales up-sampled and

@@ -69,26 +69,24 @@ def _columns(x: Any, footprint: int) -> Any:
     padded = op.Transpose(padded, perm=[2, 0, 1, 3])
     width = op.Shape(x, start=3, end=4)
     shifts = (_ints(i) for i in range(footprint))
-    return op.Concat(
-        *(op.Slice(padded, i, op.Add(i, width), _ints(3)) for i in shifts), axis=1
-    )
+    return op.Concat(*(op.Slice(padded, i, op.Add(i, width), _ints(3)) for i in shifts), axis=1)
 
 
 @script()
-def _attend_rows(  # noqa: D103
-    phi: FLOAT["H", "R", "W"],
-    psi: FLOAT["Hpadded", "K", "R", "W"],
-    beta1: FLOAT["Hpadded", "K", "V1", "W"],
-    beta2: FLOAT["Hpadded", "K", "V2", "W"],
-    place: FLOAT["K", "K", "K", 1, "W"],
-    gamma: FLOAT[1, "R"],
-    alike: INT64["H"],
-    sides: INT64["K"],
-) -> FLOAT["H", "V", "W"]:
+def _attend_rows(
+    phi: FLOAT,  # [H, R, W]
+    psi: FLOAT,  # [H + K - 1, K, R, W]
+    beta1: FLOAT,  # [H + K - 1, K, V1, W]
+    beta2: FLOAT,  # [H + K - 1, K, V2, W]
+    place: FLOAT,  # logits of the position, [K, K, K, 1, W]
+    gamma: FLOAT,  # [1, R]
+    alike: INT64,  # of every row, the first index in `place`
+    sides: INT64,  # 0 to K - 1
+) -> FLOAT:  # [H, V1 + V2, W]
     shifts = op.Constant(value_ints=[0, 1])  # the axes of the footprint
 
     @graph()
-    def attend_row(i: INT64, is_on: BOOL):
+    def attend_row(i: INT64, is_on: BOOL):  # noqa: ANN202  # onnxscript reads it as an output
         rows = op.Add(i, sides)
         difference = op.LeakyRelu(op.Sub(op.Gather(phi, i), op.Gather(psi, rows)), alpha=0.2)
         content = op.MatMul(gamma, difference)  # [K, K, 1, W]
