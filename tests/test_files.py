@@ -18,8 +18,8 @@ import data.files
 import eval as eval_script
 from config.networks import JDNetConfig
 from config.schema import Config, Folders, Rain, Training
-from data import FolderPairs, find_pairs
-from data.files import PairList
+from data import FolderPairs, Pair, find_pairs
+from data.files import PairFiles, PairList
 from data.headers import size_in_header
 from data.layouts import _natural
 from data.open import open_training
@@ -124,11 +124,14 @@ def test_sizes_are_stored_and_the_fingerprint_notices_changes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: Picture, streamed: None
 ) -> None:
     looked: list[str] = []
+
+    def look(file: str) -> tuple[int, int] | None:
+        looked.append(file)
+        return size_in_header(file)
+
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(data.files, "REMEMBERED", 1)
-    monkeypatch.setattr(
-        data.files, "size_in_header", lambda file: looked.append(file) or size_in_header(file)
-    )
+    monkeypatch.setattr(data.files, "size_in_header", look)
     first = opened(folder)
     assert first.sizes.tolist() == [[24, 32]] * 6
     assert len(looked) == 12
@@ -182,9 +185,12 @@ def test_one_pair_is_decoded_at_the_start(
 ) -> None:
     decoded: list[str] = []
     read = data.files.read_pair
-    monkeypatch.setattr(
-        data.files, "read_pair", lambda files: decoded.append(files.name) or read(files)
-    )
+
+    def decode(files: PairFiles) -> Pair:
+        decoded.append(files.name)
+        return read(files)
+
+    monkeypatch.setattr(data.files, "read_pair", decode)
     config = Config("mine", Folders("mine", folder, folder), training=Training(patch_size=16))
     patches = open_training(config).patches
     assert decoded == []
@@ -243,7 +249,7 @@ def small(tmp_path: Path) -> Path:
     """Weights of a tiny network."""
     torch.manual_seed(0)
     file = tmp_path / "w.pt"
-    arguments = {"units": 1, "channels": 16, "scales": 2}
+    arguments: dict[str, Any] = {"units": 1, "channels": 16, "scales": 2}
     state = JDNet(JDNetConfig(**arguments)).state_dict()
     checkpoint.save(file, {"network": "jdnet", "arguments": arguments, "state_dict": state})
     return file
