@@ -334,6 +334,9 @@ class ShowConfig:
     """Also write rainy | derained side by side, under strips/."""
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with before/after sliders."""
+    frames: int | None = None
+    """Frames of a video looked at together, default 7; 1: each by itself. Given, it also makes a
+    video of images whose names differ in a number at the end."""
     inference: Inference = Inference()
     machine: Machine = Machine()
 
@@ -341,6 +344,8 @@ class ShowConfig:
         """Validate the settings."""
         fits = 1 <= self.quality <= 100
         require(fits, f"--quality must be between 1 and 100, got {self.quality}")
+        fits = self.frames is None or 1 <= self.frames <= 31
+        require(fits, f"--frames must be between 1 and 31, got {self.frames}")
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

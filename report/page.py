@@ -193,7 +193,9 @@ def _photo_row(folder: Path, index: int, result: record.Result, several: bool) -
     values = (width, height, result.scale, result.seconds)
     run = f", run {result.run + 1}" * several
     scale = f", derained at 1/{result.scale:.2g}" * (result.scale > 1)
-    caption = f"{width} × {height} pixels, {result.seconds:.1f} s{scale}{run}"  # noqa: RUF001
+    frames = f", {result.frames} frames together" * (result.frames > 1)
+    time = f"{result.seconds:.1f} s"
+    caption = f"{width} × {height} pixels, {time}{scale}{frames}{run}"  # noqa: RUF001
     try:
         photographs = [read_photograph(path) for path in (result.source, result.target)]
     except UserError:  # a video, or a source that was moved

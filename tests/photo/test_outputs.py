@@ -296,7 +296,7 @@ def test_a_file_that_killed_a_run_comes_last_in_the_next(
 
     def die(
         network: Derainer, source: Path, target: Path, settings: ShowConfig
-    ) -> tuple[Path, float]:
+    ) -> tuple[Path, float, int]:
         if source.name == deadly:
             raise RuntimeError("killed")
         return derain(network, source, target, settings)
