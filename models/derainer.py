@@ -238,8 +238,7 @@ def _as_tensor(image: Tensor | Pixels) -> Tensor:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed. Outside torch's GPU allocator it is a RuntimeError like others.
-    """
+    """Whether an allocation failed. Only torch's own allocator for GPUs has an error of its own."""
     texts = (
         "DefaultCPUAllocator: can't allocate memory",
         "DefaultCPUAllocator: not enough memory",  # Windows

@@ -26,11 +26,12 @@ from config.networks import (
     PReNetConfig,
     RESCANConfig,
 )
-from config.schema import Camera, Config, Folders, Synthetic
+from config.schema import Camera, Config, Folders, Precision, Synthetic
 from models import JDNet
 from tools.check_gpu import GOLDEN_LOSSES
 from train import train
 from training import losses
+from training.dry_run import plan
 from training.interruption import Interruption
 from training.resume import resumed
 from training.run import Run, build_run
@@ -368,6 +369,40 @@ def test_bfloat16_trains(tiny: Config, tmp_path: Path) -> None:
     losses = [[entry["1-ssim"] for entry in log_of(run, "step")] for run in (tiny, half)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.2)
+
+
+def test_a_run_keeps_the_precision_that_auto_chose(
+    tiny: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also on another machine; the result is that of the precision given by name."""
+
+    def machine(precision: Precision, folder: str) -> Config:
+        return replace(
+            tiny, machine=replace(tiny.machine, precision=precision), run=tmp_path / folder
+        )
+
+    train(machine("bfloat16", "named"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    auto = machine("auto", "auto")
+    train_until(auto, 4)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    capsys.readouterr()
+    assert "bfloat16 on cpu" in plan(auto)
+    train(auto)
+    assert "parameters on cpu in bfloat16" in capsys.readouterr().out
+    assert_identical(weights_of(auto), weights_of(machine("bfloat16", "named")))
+    assert log_of(auto, "start")[1]["config"]["machine"]["precision"] == "bfloat16"
+    with pytest.raises(UserError, match="precision bfloat16, now float32"):
+        train(machine("float32", "auto"))
+    slow = machine("auto", "slow")
+    train_until(slow, 4)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    train(slow)
+    train(tiny)
+    assert_identical(weights_of(slow), weights_of(tiny))
 
 
 @pytest.mark.parametrize("loss", ["mae", "mse"])
