@@ -16,6 +16,7 @@ Layout = Literal["rain100", "two-folders", "side-by-side", "list", "cityscapes"]
 Order = Literal["clean-rainy", "rainy-clean"]
 Heaviness = Literal["light", "heavy", "mixed"]
 Augmentation = Literal["none", "flip", "eight", "jitter"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 ImageFormat = Literal["png", "jpg", "tiff", "webp", "same"]
 
 
@@ -218,8 +219,8 @@ class Machine:
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto uses the GPUs if there are any."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Precision of the convolutions; the loss is always float32. tf32 needs a GPU."""
+    precision: Precision = "float32"
+    """Precision of the convolutions; auto: bfloat16 where it is faster; tf32 needs a GPU."""
     threads: int | None = None
     """CPU threads; None keeps PyTorch's default, all cores."""
 
@@ -338,7 +339,7 @@ class ShowConfig:
     """Frames of a video looked at together, default 7; 1: each by itself. Given, it also makes a
     video of images whose names differ in a number at the end."""
     inference: Inference = Inference()
-    machine: Machine = Machine()
+    machine: Machine = Machine(precision="auto")
 
     def __post_init__(self) -> None:
         """Validate the settings."""

@@ -111,7 +111,9 @@ def test_settings_as_plain_values() -> None:
 def test_eval_and_show_accept_flags_in_any_order() -> None:
     settings, _ = eval_config(["rain12", "--weights", "w.pt", "--conventions", "y", "rgb"])
     assert (settings.name, settings.conventions) == ("rain12", ("y", "rgb"))
+    assert settings.machine.precision == "float32"  # published scores are
     shown = show_config(["--weights", "w.pt", "a.png", "b"])
+    assert shown.machine.precision == "auto"
     assert (shown.inputs, shown.weights) == ((Path("a.png"), Path("b")), Path("w.pt"))
 
 

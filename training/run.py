@@ -71,8 +71,16 @@ class Run:
         return self.data.validation or self.data.test[: self.config.monitoring.eval_pairs]
 
 
+def folder_of(config: Config) -> Path:
+    """The folder of a run."""
+    return config.run or Path("runs") / config.name
+
+
 def build_run(config: Config) -> Run:
     """Build a run that has done no steps; writes nothing.
+
+    Args:
+        config: with a precision other than auto, see `training.resume.settled`.
 
     Raises:
         UserError: the data or the initial weights cannot be used, or the batch cannot be divided
@@ -80,7 +88,7 @@ def build_run(config: Config) -> Run:
     """
     recipe = config.training
     ranks.share_of_batch(recipe.batch_size)
-    folder = config.run or Path("runs") / config.name
+    folder = folder_of(config)
     if config.init_from and is_same(config.init_from.resolve().parent, folder):
         raise UserError(
             f"--init-from {config.init_from} would be overwritten: copy it elsewhere, or choose "
