@@ -5,6 +5,7 @@
     python eval.py real --layout photographs --test-folder photos/
 
 Without --weights it takes your own run of the preset, else the weights that come with this code.
+After an interruption, the same command goes on with the pairs that are not yet scored.
 --compare also takes images that any other method has derained, as NAME=FOLDER. Photographs without
 ground truth get NIQE, BRISQUE and PIQE (docs/metrics.md).
 """
@@ -13,14 +14,16 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from config import default_weights
 from config.cli import eval_config
 from config.schema import Config, EvalConfig, Folders, as_dict
 from data.open import open_pairs, open_photographs, refuse_output
+from data.pairs import fingerprint
 from evaluation.methods import Comparison, DerainedFolder, describe
 from evaluation.photographs import evaluate_photographs, quality_table, write_quality
-from evaluation.scores import STRIPS, evaluate, strip_writer, write_scores
+from evaluation.scores import STRIPS, Progress, evaluate, strip_writer, write_scores
 from evaluation.tables import table, title
 from models import Derainer
 from report.page import write_report
@@ -91,6 +94,18 @@ def label(derain: Derainer | DerainedFolder) -> Path:
     return derain.weights.path
 
 
+def decisive(settings: EvalConfig, derain: Derainer, strips: int, files: str) -> dict[str, Any]:
+    """What an interrupted evaluation must have in common with one that goes on from its scores."""
+    about = {key: value for key, value in derain.describe().items() if key != "weights"}
+    machine = {key: provenance(derain.device)[key] for key in ("version", "torch", "gpu")}
+    chosen = {
+        "precision": settings.machine.precision,
+        "tile": settings.inference.tile,
+        "conventions": settings.conventions,
+    }
+    return {**about, **machine, **chosen, "strips": strips, "files": files}
+
+
 def main(arguments: list[str]) -> None:
     """Run `eval.py [PRESET] [flags]`."""
     keep_freed_memory()
@@ -121,7 +136,8 @@ def score_pairs(settings: EvalConfig, preset: Config, given: Sequence[Path]) -> 
     """Score rainy and clean images; print a table, and write the scores, strips and a page."""
     data, compare = settings.data, bool(settings.compare)
     output = settings.output or Path("scores") / settings.name
-    pairs = open_pairs(data, "test", settings.match)[: settings.limit]
+    everything = open_pairs(data, "test", settings.match)
+    pairs = everything[: settings.limit]
     others = any(name for name, _ in map(split_name, given))
     pair_names = [pair.name for pair in pairs] if others else []  # decodes the pairs
     derainers = [open_method(path, settings, preset, pair_names) for path in given]
@@ -138,16 +154,29 @@ def score_pairs(settings: EvalConfig, preset: Config, given: Sequence[Path]) -> 
     results, methods = [], []
     for name, derain in zip(names, derainers, strict=True):
         folder = output / name
-        scores = evaluate(derain, pairs, conventions, strip_writer(folder / "strips", strips))
+        progress = None
+        if isinstance(derain, Derainer):
+            shared = decisive(settings, derain, strips, fingerprint(everything))
+            progress = Progress(folder / "progress.jsonl", shared)
+            if progress.others:
+                print(f"{folder} has scores of other weights, data or settings: scoring all pairs")
+            elif progress.done:
+                print(f"{len(progress.done)} pairs are already scored: going on")
+        view = strip_writer(folder / "strips", strips)
+        scores = evaluate(derain, pairs, conventions, view, progress)
         write_scores(folder, scores, {**derain.describe(), **origin, "strips": strips})
+        if progress is not None:
+            progress.remove()
         results.append(scores)
         methods.append(describe(derain, name, scores, (width, height)))
     if compare:
         ensemble = ", ensemble" if settings.inference.ensemble else ""
-        heading = f"{title(data, results[0].pairs)}{ensemble}"
-        compared = Comparison(heading, (width, height), tuple(methods), tuple(results))
+        sets = {name: part.pairs for name, part in results[0].sets.items()}
+        sets |= {"average": results[0].pairs} if len(sets) > 1 else {}
+        titles = tuple(f"{title(data, count, name)}{ensemble}" for name, count in sets.items())
+        compared = Comparison(titles, (width, height), tuple(methods), tuple(results))
         compared.write(output)
-        print(f"{heading}: PSNR / SSIM\n\n{compared.markdown()}")
+        print(compared.markdown())
     else:
         print(table(results[0], data, str(derainers[0])))
     folders = ", one folder per method" if compare else ""

@@ -10,10 +10,12 @@ weights for photographs. With --kind light or heavy it is rain100l-small or rain
 import signal
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import Any
 
 from PIL import Image
 from tqdm import tqdm
@@ -25,12 +27,14 @@ from models import Derainer
 from report.page import check_photo_report, write_photo_report
 from utils.errors import Interrupted, UserError, WriteError, run_command
 from utils.files import writing
-from utils.image import hstack
+from utils.image import Pixels, hstack
 from utils.photo.decode import read_photograph
 from utils.photo.encode import write_photograph
-from utils.photo.outputs import existing_result, left_out, plan_outputs, strip_of
+from utils.photo.neighbours import FRAMES, Frame, Neighbours
+from utils.photo.outputs import existing_result, left_out, numbered, plan_outputs, strip_of
 from utils.photo.record import Record, unfinished
 from utils.photo.shots import Shot
+from utils.photo.tags import Tags
 from utils.photo.video import Frames, is_video, video_writer
 from utils.runtime import keep_freed_memory, provenance, set_threads
 
@@ -103,73 +107,153 @@ def derain_all(derain: Derainer, targets: dict[Path, Path], settings: ShowConfig
         Interrupted: Ctrl-C or SIGTERM.
     """
     facts = {"weights": derain.describe(), "provenance": provenance(derain.device)}
-    record, done = Record(settings.output, facts), 0
-    for source, target in tqdm(targets.items(), "deraining", disable=None, leave=False):
-        rest = (
-            f"{done} of {len(targets)} files are done: run the command again with "
-            "--skip-existing to continue"
-        )
-        start = time.perf_counter()
+    record = Record(settings.output, facts)
+    together = settings.frames is not None and settings.frames > 1
+    jobs = numbered(targets) if together else [[source] for source in targets]
+    for sources in tqdm(jobs, "deraining", disable=None, leave=False):
         try:
+            if len(sources) > 1:
+                derain_numbered(derain, {s: targets[s] for s in sources}, settings, record)
+                continue
+            source, target, start = sources[0], targets[sources[0]], time.perf_counter()
             derain_file = derain_video if is_video(source) else derain_photograph
-            record.begin(target)
-            written, scale = derain_file(derain, source, target, settings)
-            record.add(source, written, time.perf_counter() - start, scale)
-            done += 1
-        except WriteError as error:
-            raise UserError(f"{error}; {rest}") from None
-        except KeyboardInterrupt as stop:
+            with _skipping(source):
+                record.begin(target)
+                written, scale, frames = derain_file(derain, source, target, settings)
+                record.add(source, written, time.perf_counter() - start, scale, frames)
+        except (WriteError, KeyboardInterrupt) as stop:
+            rest = (
+                f"{record.count} of {len(targets)} files are done: run the command again with "
+                "--skip-existing to continue"
+            )
+            if isinstance(stop, WriteError):
+                raise UserError(f"{stop}; {rest}") from None
             number = getattr(stop, "signal", signal.SIGINT)
             raise Interrupted(f"interrupted; {rest}", number) from None
-        except UserError as failure:
-            tqdm.write(f"skipped: {failure}", file=sys.stderr)
-        except (OSError, MemoryError) as failure:
-            tqdm.write(f"skipped: {source}: {failure or 'out of memory'}", file=sys.stderr)
-    return done
+    return record.count
+
+
+@contextmanager
+def _skipping(source: Path) -> Iterator[None]:
+    """Report a fault of one file, and go on with the next."""
+    try:
+        yield
+    except WriteError:
+        raise
+    except UserError as failure:
+        tqdm.write(f"skipped: {failure}", file=sys.stderr)
+    except (OSError, MemoryError) as failure:
+        tqdm.write(f"skipped: {source}: {failure or 'out of memory'}", file=sys.stderr)
 
 
 def derain_photograph(
     derain: Derainer, source: Path, target: Path, settings: ShowConfig
-) -> tuple[Path, float]:
-    """Derain one photograph; return the file written and the scale."""
+) -> tuple[Path, float, int]:
+    """Derain one photograph; return the file written, the scale, and 1 frame."""
     rainy, tags = read_photograph(source)
     scale = derain.choose_scale(rainy)
-    _say(source, scale)
-    result = derain(rainy, source.name, scale)
+    _say(source.name, scale)
+    _write(source, target, rainy, derain(rainy, source.name, scale), tags, settings)
+    return target, scale, 1
+
+
+def _write(
+    source: Path, target: Path, rainy: Pixels, result: Pixels, tags: Tags, settings: ShowConfig
+) -> None:
     if settings.strips:  # first: --skip-existing asks for the result only
         write_photograph(strip_of(target), hstack(rainy, result), tags, settings.quality)
     write_photograph(target, result, tags, settings.quality)
     if tags.notes:
         tqdm.write(f"note: {source}: {'; '.join(dict.fromkeys(tags.notes))}")
-    return target, scale
+
+
+class Film:
+    """Derains the frames of a video in order, each with its neighbours in the same shot.
+
+    Attributes:
+        scale: of the shot. It is chosen once: a change would flicker.
+    """
+
+    def __init__(self, derain: Derainer, name: str, frames: int) -> None:
+        self.derain, self.name, self.frames = derain, name, frames
+        self.scale = 1.0
+        self._shot, self._neighbours = Shot(), Neighbours(frames)
+
+    def add(self, rainy: Pixels, tag: Any) -> list[Frame]:
+        """Take the next frame; return those that are done. They come in order."""
+        done = []
+        if self._shot.begins_with(rainy):
+            done = self.finish()
+            self.scale = self.derain.choose_scale(rainy)
+            self._neighbours = Neighbours(self.frames, self.scale)
+            _say(self.name, self.scale)
+        derained = self.derain(rainy, scale=self.scale)
+        return done + self._neighbours.add(Frame(rainy, derained, tag))
+
+    def finish(self) -> list[Frame]:
+        """Return the frames that are left."""
+        return self._neighbours.finish()
 
 
 def derain_video(
     derain: Derainer, source: Path, target: Path, settings: ShowConfig
-) -> tuple[Path, float]:
-    """Derain one video, frame by frame; return the file written and the scale of the last shot."""
+) -> tuple[Path, float, int]:
+    """Derain one video.
+
+    Returns:
+        The file written, the scale of the last shot, and how many frames are looked at together.
+    """
     frames = Frames(source)
+    film = Film(derain, source.name, settings.frames or FRAMES)
     with ExitStack() as stack:
         write, written = stack.enter_context(video_writer(target, frames))
         if settings.strips:  # left first, so the strip is complete before the result
             write_strip, _ = stack.enter_context(video_writer(strip_of(target), frames))
-        shot, scale = Shot(), 1.0
+
+        def write_all(done: Iterable[Frame]) -> None:
+            for rainy, result, frame in done:
+                write(result, frame)
+                if settings.strips:
+                    write_strip(hstack(rainy, result), frame)
+
         for rainy in tqdm(frames, source.name, disable=None, leave=False):
-            if shot.begins_with(rainy):  # one scale for a shot: a change would flicker
-                scale = derain.choose_scale(rainy)
-                _say(source, scale)
-            result = derain(rainy, scale=scale)
-            write(result)
-            if settings.strips:
-                write_strip(hstack(rainy, result))
+            write_all(film.add(rainy, frames.frame))
+        write_all(film.finish())
     for note in dict.fromkeys(frames.notes):
         tqdm.write(f"note: {source}: {note}")
-    return written, scale
+    return written, film.scale, film.frames
 
 
-def _say(source: Path, scale: float) -> None:
+def derain_numbered(
+    derain: Derainer, targets: dict[Path, Path], settings: ShowConfig, record: Record
+) -> None:
+    """Derain the frames of a video that are files of their own, and record the results."""
+    folder = next(iter(targets)).parent
+    film = Film(derain, folder.name, settings.frames or FRAMES)
+    last = time.perf_counter()
+
+    def write_all(done: Iterable[Frame]) -> None:
+        nonlocal last
+        for rainy, result, (source, tags) in done:
+            with _skipping(source):
+                _write(source, targets[source], rainy, result, tags, settings)
+                now = time.perf_counter()
+                record.add(source, targets[source], now - last, film.scale, film.frames)
+                last = now
+
+    for source, target in tqdm(targets.items(), folder.name, disable=None, leave=False):
+        done: list[Frame] = []
+        with _skipping(source):
+            record.begin(target)
+            rainy, tags = read_photograph(source)
+            done = film.add(rainy, (source, tags))
+        write_all(done)
+    write_all(film.finish())
+
+
+def _say(name: str, scale: float) -> None:
     if scale > 1:
-        tqdm.write(f"{source.name}: derained at 1/{scale:.2g} of its size, where its streaks fit")
+        tqdm.write(f"{name}: derained at 1/{scale:.2g} of its size, where its streaks fit")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ from training.dry_run import plan
 from training.interruption import Interruption
 from training.losses import log_entry
 from training.meter import Meter
-from training.resume import resumed, save_state, save_weights
+from training.resume import resumed, save_state, save_weights, settled
 from training.run import Run, batches, build_run
 from training.schedule import learning_rate
 from utils import ranks
@@ -53,7 +53,7 @@ def train(config: Config) -> Scores:
             loss is not finite.
         Interrupted: SIGTERM or Ctrl-C; the state is saved.
     """
-    run = build_run(config)
+    run = build_run(settled(config))
     with resumed(run):
         announce(run)
         with Interruption() as interruption:
@@ -166,7 +166,7 @@ def score_test(run: Run) -> Scores:
         print(f"no test set: nothing was scored\n\nwritten: {path}, {run.folder}/tensorboard/")
         return Scores(())
     weights = ranks.from_main(partial(load_weights, path))
-    best = Derainer(network_of(weights).place(run.device), scale=1)
+    best = Derainer(network_of(weights).place(run.device), precision="float32", scale=1)
     write_strips = strip_writer(run.folder / "strips")
     scores = evaluate(best, run.data.test, EvalConfig.conventions, write_strips)
     publish(run, weights, scores)
@@ -192,7 +192,7 @@ def announce(run: Run) -> None:
     print(
         f"{run.config.name}: {verb} {run.steps} steps on {run.data.patches.describe()}; "
         f"{run.config.network.name} with {count_parameters(run.network):,} parameters on "
-        f"{run.device}; output in {run.folder}/"
+        f"{run.device} in {run.config.machine.precision}; output in {run.folder}/"
     )
     if not run.data.test:
         print("no test set: the result will not be scored (--test-folder names a test set)")

@@ -3,20 +3,14 @@
 from importlib import import_module
 from pathlib import Path
 
-from config.reference import Preset, Release
+from config.reference import Facts, Preset
 from config.schema import Config, Folders, Synthetic
 from utils.errors import UserError
 
 MODULES = (
-    "synthetic",
-    "rain100h",
-    "rain100l",
-    "rain12",
-    "rain1200",
-    "real",
-    "real_pairs",
-    "small",
-    "siblings",
+    *("synthetic", "rain100h", "rain100l", "rain12", "rain200h", "rain200l"),
+    *("rain1200", "rain1400", "rain13k", "spa", "raincityscapes", "real", "real_pairs"),
+    *("small", "siblings"),
 )
 
 PRESETS: dict[str, Preset] = {
@@ -29,18 +23,11 @@ CONFIGS: dict[str, Config] = {name: preset.config for name, preset in PRESETS.it
 WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
 
 
-def release_of(data: Folders | Synthetic) -> Release | None:
-    """Reference facts of the release that `data` names, or None if unknown.
-
-    Images in another layout than the default release's are of another release, or other images.
-    """
+def facts_of(data: Folders | Synthetic) -> Facts | None:
+    """Reference facts of the dataset that `data` names, or None if unknown."""
     if not isinstance(data, Folders) or data.dataset not in PRESETS:
         return None
-    preset = PRESETS[data.dataset]
-    own = preset.config.data
-    if isinstance(own, Folders) and data.release == own.release and data.layout != own.layout:
-        return None
-    return preset.releases.get(data.release)
+    return PRESETS[data.dataset].facts
 
 
 def shipped_weights(name: str) -> Path | None:

@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from config.rain100l import CONFIG as RAIN100L
-from config.reference import Preset, Published, Release
+from config.reference import Facts, Preset, Published
 from config.schema import Folders
 
 CONFIG = replace(
@@ -28,16 +28,10 @@ CONFIG = replace(
     ),
 )
 
-RELEASES = {
-    "old": Release(
-        train_pairs=0,
-        test_pairs=12,
-        published=(
-            # Table 1 of the JDNet paper, by its released script; PReNet's repository.
-            Published("JDNet, paper (Rain100H model)", "rgb-jdnet", 37.02, 0.97),
-            Published("PReNet (Rain100L model)", "y-prenet", 36.66, 0.961),
-        ),
-    )
-}
+# Table 1 of the JDNet paper, by its released script; PReNet's repository.
+PUBLISHED = (
+    Published("JDNet, paper (Rain100H model)", "rgb-jdnet", 37.02, 0.97),
+    Published("PReNet (Rain100L model)", "y-prenet", 36.66, 0.961),
+)
 
-PRESETS = (Preset(CONFIG, RELEASES),)
+PRESETS = (Preset(CONFIG, Facts(0, (12,), PUBLISHED)),)

@@ -9,7 +9,7 @@ text in the scene, so that the network does not take every thin line for rain.
     datasets/layers_sirr/  more of them, dense and foggy
     datasets/clean/        images without rain, any names
     datasets/Rain100L/     test set
-    python train.py real --precision bfloat16
+    python train.py real --precision auto
     python show.py photos/
 
 Photographs have no ground truth, so judge the results by eye. The score on Rain100L only shows how

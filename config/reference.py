@@ -1,4 +1,4 @@
-"""What is known about a preset: its releases, published results, and weights."""
+"""What is known about a preset: counts and published results of its dataset, and weights."""
 
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -17,12 +17,17 @@ class Published(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Release:
-    """Reference facts of one release of a dataset."""
+class Facts:
+    """Reference facts of a dataset, or of one of its test sets."""
 
     train_pairs: int
-    test_pairs: int
+    test_pairs: tuple[int, ...]
+    """Numbers of pairs of the copies that exist; `published` holds for the first."""
     published: tuple[Published, ...] = ()
+    release: str = ""
+    """Which release it is, if there are several under one name."""
+    sets: dict[str, "Facts"] = field(default_factory=dict)
+    """Facts of each of `Folders.test_sets`."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +35,7 @@ class Preset:
     """A config that the command line knows by its name, and what is known about it."""
 
     config: Config
-    releases: dict[str, Release] = field(default_factory=dict)
-    """Reference facts of the dataset, keyed by `Folders.release`."""
+    facts: Facts | None = None
+    """Of the dataset that has the name of the preset."""
     weights: str | None = None
     """File under weights/ with a network of this preset."""

@@ -12,10 +12,13 @@ from config.checks import require, require_finite, require_positive
 from config.networks import JDNetConfig, NetworkConfig
 from utils.conventions import Convention
 
-Layout = Literal["rain100", "two-folders", "side-by-side", "masked", "photographs"]
+Layout = Literal[
+    "rain100", "two-folders", "side-by-side", "list", "cityscapes", "masked", "photographs"
+]
 Order = Literal["clean-rainy", "rainy-clean"]
 Heaviness = Literal["light", "heavy", "mixed"]
 Augmentation = Literal["none", "flip", "eight", "jitter"]
+Precision = Literal["auto", "float32", "tf32", "bfloat16"]
 ImageFormat = Literal["png", "jpg", "tiff", "webp", "same"]
 
 
@@ -26,15 +29,15 @@ class Folders:
     dataset: str
     """Dataset name, used to look up published scores and expected counts."""
     train_folder: Path | None
-    """Training set; None for a test-only dataset."""
+    """Training set, a folder or a list file; None for a test-only dataset."""
     test_folder: Path | None
-    """Test set; None trains without scoring a test set."""
+    """Test set, a folder or a list file; None trains without scoring a test set."""
     layout: Layout = "rain100"
-    """Folder layout of the pairs; README's Data section shows each tree."""
+    """Layout of the pairs; README's Data section shows each tree."""
     order: Order = "clean-rainy"
     """Order of the halves of a side-by-side image, left to right."""
-    release: str = "old"
-    """Release of the dataset; scores of different releases are not comparable."""
+    test_sets: tuple[str, ...] = ()
+    """Subfolders of the test set that are test sets of their own; () if it is one set."""
     clean: tuple[Path, ...] = ()
     """Folders of extra clean training scenes; Rain100 pairs provide their clean images."""
     layers: tuple[Path, ...] = ()
@@ -218,8 +221,8 @@ class Machine:
 
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ...; auto uses the GPUs if there are any."""
-    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
-    """Precision of the convolutions; the loss is always float32. tf32 needs a GPU."""
+    precision: Precision = "float32"
+    """Precision of the convolutions; auto: bfloat16 where it is faster; tf32 needs a GPU."""
     threads: int | None = None
     """CPU threads; None keeps PyTorch's default, all cores."""
 
@@ -262,8 +265,8 @@ class Config:
     machine: Machine = Machine()
     init_from: Path | None = None
     """Initial weights, of the same network or of a JDNet with fewer units."""
-    workers: int = 2
-    """Data loading processes, per training process; 0 loads in it. The patches stay the same."""
+    workers: int | None = None
+    """Data loading processes; None: two, or all cores for images that do not fit in memory."""
     run: Path | None = None
     """Folder of the run; default runs/NAME."""
     dry_run: bool = False
@@ -271,7 +274,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        require_finite(self, "workers")
+        if self.workers is not None:
+            require_finite(self, "workers")
         fits = self.training.loss != "danet" or self.network.name == "danet"
         require(fits, f"--loss danet needs the outputs of DANet, not of {self.network.name}")
 
@@ -335,13 +339,18 @@ class ShowConfig:
     """Also write rainy | derained side by side, under strips/."""
     report: bool = False
     """Also write OUTPUT/report/index.html, a page with before/after sliders."""
+    frames: int | None = None
+    """Frames of a video looked at together, default 7; 1: each by itself. Given, it also makes a
+    video of images whose names differ in a number at the end."""
     inference: Inference = Inference()
-    machine: Machine = Machine()
+    machine: Machine = Machine(precision="auto")
 
     def __post_init__(self) -> None:
         """Validate the settings."""
         fits = 1 <= self.quality <= 100
         require(fits, f"--quality must be between 1 and 100, got {self.quality}")
+        fits = self.frames is None or 1 <= self.frames <= 31
+        require(fits, f"--frames must be between 1 and 31, got {self.frames}")
 
 
 def as_dict(settings: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 r"""A quarter of the paper's network (8 of 32 units) with a recipe for short training runs.
 
-    python train.py rain100l-small --precision bfloat16
-    python train.py rain100h-small --precision bfloat16
+    python train.py rain100l-small --precision auto
+    python train.py rain100h-small --precision auto
     python train.py rain100h-small --train-folder datasets/RainTrainH_sample \
         --clean datasets/RainTrainL datasets/clean
 

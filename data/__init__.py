@@ -1,6 +1,7 @@
 """Image pairs, from folders or generated. Only `data.open` builds data from a config."""
 
-from data.layouts import FolderPairs, find_pairs
+from data.files import FolderPairs
+from data.layouts import find_pairs
 from data.pairs import Pair, Pairs
 from data.patches import Patches
 from data.synthetic import SyntheticPairs

@@ -5,38 +5,33 @@ rain100         norain-N.png with rain-N.png in the same folder or in rainy/ (of
 two-folders     one folder of rainy and one of clean images, named as in `RAINY` and `CLEAN`
                 (several rainy images may belong to a clean one whose name is their beginning)
 side-by-side    one wide image per pair; `order` says which half is clean
-masked          as two-folders, and a folder mask/ of grey images of the same names, white where the
-                ground truth is known; only scoring uses them
+list            a text file with a line per pair: the rainy and the clean file, separated by a
+                space, below the folder of the list (SPA-Data)
+cityscapes      rainy images in the folders of cities; the clean ones lie in `leftImg8bit` in place
+                of `leftImg8bit_rain` (RainCityscapes); clean images without rain are left out
+masked          as two-folders, and mask/NAME.png for every rainy image: white where the ground
+                truth is known; only scoring uses it
 photographs     rainy images without ground truth, which have no pairs; see `list_in_order`
 """
 
+import os
 import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, overload
 
-import numpy as np
-from numpy.typing import NDArray
-
-from config.schema import Layout, Order
-from data.pairs import Pair, Selection
+from config.schema import Folders, Layout, Order
+from data.files import PairFiles, PairList
 from utils.errors import UserError
-from utils.image import Pixels, list_images, read_image
+from utils.image import SUFFIXES, image_names, list_images
 
 RAINY = ("rainy", "rain", "input", "rainy_image")
 CLEAN = ("norain", "clean", "gt", "groundtruth", "ground_truth", "target")
-CACHE_BYTES = 8 * 2**30  # fits both Rain100 releases; larger sets are decoded on demand
+PREFIX = re.compile(r"^(no)?rain-")
+SUFFIX = re.compile(r"(?<=\d)(x2|_in|_rain|_?gt|_clean)$", re.IGNORECASE)
+CITYSCAPES = ("leftImg8bit_rain", "leftImg8bit")
 
-
-class PairFiles(NamedTuple):
-    """The files of one pair; both paths are the same for a side-by-side image."""
-
-    name: str
-    rainy: Path
-    clean: Path
-    order: Order | None = None  # of the halves; only for side-by-side images
-    mask: Path | None = None
+Row = tuple[str, str, str]  # name of a pair, rainy file, clean file
 
 
 def find_pairs(
@@ -44,42 +39,78 @@ def find_pairs(
     layout: Layout,
     order: Order = "clean-rainy",
     unpaired: list[Path] | None = None,
-) -> list[PairFiles]:
-    """List the pairs of a folder in the natural order of their names.
+) -> PairList:
+    """List the pairs of a folder in the natural order of their names, or those of a list.
 
     Args:
-        folder: the root of a training or test set.
+        folder: the root of a training or test set, or the file of a list.
         layout: see the module docstring.
         order: order of the halves of side-by-side images, left to right.
         unpaired: list to which unpaired images are appended; None makes them an error.
 
     Raises:
-        UserError: the folder is missing or empty, two images have the same name, or an image is
-            unpaired.
+        UserError: the folder is missing or empty, two images have the same name, an image is
+            unpaired, or a line of a list does not name two files.
     """
     if layout == "photographs":
         raise UserError(f"{folder} has no ground truth: only eval.py takes --layout photographs")
+    if layout == "list":
+        return PairList(_read_list(folder))
     if layout == "side-by-side":
-        pairs = [PairFiles(f.stem, f, f, order) for f in _by_key(list_images(folder)).values()]
+        rows = [(_stem(file), file, file) for file in _by_key(image_names(folder)).values()]
     elif layout in ("two-folders", "masked"):
-        rainy, clean = (list_images(_subfolder(folder, names)) for names in (RAINY, CLEAN))
-        pairs = match_names(rainy, clean, unpaired)
-        if layout == "masked":
-            masks = {f.stem: f for f in list_images(folder / "mask")}
-            if missing := [pair.name for pair in pairs if pair.name not in masks]:
-                raise UserError(
-                    f"{folder / 'mask'} has no mask for {len(missing)} of {len(pairs)} images: "
-                    f"{', '.join(missing[:3])}"
-                )
-            pairs = [pair._replace(mask=masks[pair.name]) for pair in pairs]
+        rainy, clean = (
+            image_names(_subfolder(folder, names), recursive=True) for names in (RAINY, CLEAN)
+        )
+        rows = _match(rainy, clean, unpaired)
+    elif layout == "cityscapes":
+        rows = _match(*_of_cities(folder), unpaired)
     else:
-        files = list_images(folder)
-        clean = [f for f in files if f.name.startswith("norain-")]
-        rainy = [f for f in files if f.name.startswith("rain-")]
+        files = image_names(folder)
+        clean = [file for file in files if _stem(file).startswith("norain-")]
+        rainy = [file for file in files if _stem(file).startswith("rain-")]
         if not clean:
             raise UserError(f"no norain-N.png in {folder}: expected the official Rain100 names")
-        pairs = match_names(rainy or list_images(folder / "rainy"), clean, unpaired)
-    return sorted(pairs, key=lambda pair: _natural(pair.name))
+        rows = _match(rainy or image_names(folder / "rainy"), clean, unpaired)
+    rows.sort(key=lambda row: _natural(row[0]))
+    masks = folder / "mask" if layout == "masked" else None
+    if masks is not None:
+        missing = [name for name, _, _ in rows if not (masks / f"{name}.png").is_file()]
+        if missing:
+            raise UserError(
+                f"{masks} has no mask for {len(missing)} of {len(rows)} images: expected "
+                f"{missing[0]}.png"
+            )
+    return PairList(rows, order if layout == "side-by-side" else None, masks)
+
+
+def test_sets(data: Folders) -> dict[str, Path]:
+    """The folders of the test sets of a dataset by name; "" names the only one."""
+    if data.test_folder is None:
+        return {}
+    return {name: data.test_folder / name for name in data.test_sets} or {"": data.test_folder}
+
+
+def find_test_pairs(data: Folders) -> PairList:
+    """List the pairs of all test sets. If there are several, a name is SET/NAME.
+
+    Raises:
+        UserError: see `find_pairs`; the dataset has no test set.
+    """
+    sets = {
+        name: find_pairs(folder, data.layout, data.order)
+        for name, folder in test_sets(data).items()
+    }
+    if not sets:
+        raise UserError(f"{data.dataset} has no test set: give --test-folder")
+    if "" in sets:
+        return sets[""]
+    rows = (
+        (f"{title}/{name}", rainy, clean)
+        for title, files in sets.items()
+        for name, rainy, clean in files.rows()
+    )
+    return PairList(rows, next(iter(sets.values())).order)
 
 
 def list_in_order(folder: Path) -> list[Path]:
@@ -96,6 +127,56 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path:
     raise UserError(f"{folder} has no subfolder named {' or '.join(names)}")
 
 
+def _of_cities(folder: Path) -> tuple[list[str], list[str]]:
+    """The rainy images of all cities, and the clean images of the same scenes."""
+    if CITYSCAPES[0] not in folder.parts:
+        raise UserError(f"expected a folder in {CITYSCAPES[0]}, got {folder}: give that of a split")
+    parts = [CITYSCAPES[1] if part == CITYSCAPES[0] else part for part in folder.parts]
+    rainy = image_names(folder, recursive=True)
+    scenes = {_stem(file).partition("_rain")[0] for file in rainy}
+    clean = image_names(Path(*parts), recursive=True)
+    return rainy, [file for file in clean if _stem(file) in scenes]
+
+
+def _read_list(file: Path) -> Iterator[Row]:
+    """The pairs of a list, in its order.
+
+    Their names are those of the rainy files, with their folders if two have the same name.
+    """
+    if not file.is_file():
+        raise UserError(f"no list {file}: expected a text file with a line `RAINY CLEAN` per pair")
+    lines = file.read_text("utf-8", "surrogateescape").splitlines()
+    pairs = []
+    for number, line in enumerate(lines, 1):
+        if len(words := line.split()) not in (0, 2):
+            raise UserError(
+                f"line {number} of {file} has {len(words)} words: expected a rainy and a clean "
+                "file, whose names have no spaces"
+            )
+        pairs += [words] * bool(words)
+    if not pairs:
+        raise UserError(f"{file} names no pairs: expected a line `RAINY CLEAN` for each")
+    if not (place := Path(_below(file, pairs[0][0]))).exists():
+        raise UserError(f"no file {place}, which {file} names: move the list to its data")
+    stems = [_stem(rainy) for rainy, _ in pairs]
+    if len(set(stems)) < len(stems):
+        stems = [_stem(re.sub(r"[\\/]", "-", rainy.lstrip("./"))) for rainy, _ in pairs]
+    if len(set(stems)) < len(stems):
+        twice = Counter(stems).most_common(1)[0][0]
+        raise UserError(f"{file} names the rainy image {twice} twice: keep one line of it")
+    for stem, (rainy, clean) in zip(stems, pairs, strict=True):
+        yield stem, _below(file, rainy), _below(file, clean)
+
+
+def _below(file: Path, path: str) -> str:
+    """A path of a list; a slash in front means the folder of the list, as in SPA-Data's test set.
+
+    A path that is absolute and exists stays as it is.
+    """
+    inside = f"{file.parent}/{path.removeprefix('./').lstrip('/')}"
+    return path if path.startswith("/") and not Path(inside).exists() else inside
+
+
 def match_names(
     rainy: Iterable[Path], clean: Iterable[Path], unpaired: list[Path] | None = None
 ) -> list[PairFiles]:
@@ -104,16 +185,69 @@ def match_names(
     Raises:
         UserError: an image is unpaired, or two images of one list have the same name.
     """
+    return list(PairList(_match(map(str, rainy), map(str, clean), unpaired)))
+
+
+def find_partners(images: Sequence[Path], others: Iterable[Path]) -> list[PairFiles]:
+    """Pair every image of one scene with its clean one; the other clean images are left out.
+
+    Args:
+        images: rainy or derained.
+        others: clean; or rainy, of the same names.
+
+    Raises:
+        UserError: see `match_names`.
+    """
+    alone: list[Path] = []
+    pairs = match_names(images, others, alone)
+    _refuse(sorted(set(alone).intersection(images)))
+    return pairs
+
+
+def with_ground_truth(derained: Sequence[Path], listed: Iterable[PairFiles]) -> list[PairFiles]:
+    """Pair derained images with the clean images of the pairs whose rainy image has their name.
+
+    Raises:
+        UserError: see `match_names`.
+    """
+    truth = {files.rainy: files.clean for files in listed}
+    return [files._replace(clean=truth[files.clean]) for files in find_partners(derained, [*truth])]
+
+
+def ground_truths(source: Path) -> list[Path]:
+    """The clean images of a folder; of the folders in it if it holds no images.
+
+    Those of a Rain100 folder are its norain-N.png.
+
+    Raises:
+        UserError: there are none.
+    """
+    flat = source.is_dir() and any(f.suffix.lower() in SUFFIXES for f in source.iterdir())
+    files = list_images(source, recursive=not flat)
+    return [f for f in files if f.name.startswith("norain-")] or files
+
+
+def _match(
+    rainy: Iterable[str], clean: Iterable[str], unpaired: list[Path] | None = None
+) -> list[Row]:
     rainy_by_key, clean_by_key = _by_key(rainy), _by_key(clean)
-    if not rainy_by_key.keys() & clean_by_key.keys():
-        return _match_beginnings(rainy_by_key, clean_by_key, unpaired)
-    partners = {key: clean_by_key[key] for key in rainy_by_key if key in clean_by_key}
-    return _matched(rainy_by_key, clean_by_key, partners, unpaired)
+    if rainy_by_key.keys().isdisjoint(clean_by_key):
+        partners = _beginnings(rainy_by_key, clean_by_key)
+    else:
+        partners = {key: clean_by_key[key] for key in rainy_by_key if key in clean_by_key}
+    used = set(partners.values())
+    alone = [file for key, file in rainy_by_key.items() if key not in partners]
+    alone += [file for file in clean_by_key.values() if file not in used]
+    if unpaired is not None:
+        unpaired += map(Path, alone)
+    else:
+        _refuse(list(map(Path, alone)))
+    return [
+        (_stem(file), file, partners[key]) for key, file in rainy_by_key.items() if key in partners
+    ]
 
 
-def _match_beginnings(
-    rainy: dict[str, Path], clean: dict[str, Path], unpaired: list[Path] | None
-) -> list[PairFiles]:
+def _beginnings(rainy: dict[str, str], clean: dict[str, str]) -> dict[str, str]:
     """Several rainy images to one clean image, whose name is the beginning of theirs.
 
     901_1 ... 901_14 belong to 901 (Rain1400), and street_leftImg8bit_rain_alpha_0.01 to
@@ -125,115 +259,46 @@ def _match_beginnings(
         beginning = next((key[:end] for end in reversed(ends) if key[:end] in clean), None)
         if beginning is not None:
             partners[key] = clean[beginning]
-    return _matched(rainy, clean, partners, unpaired)
+    return partners
 
 
-def _matched(
-    rainy: dict[str, Path],
-    clean: dict[str, Path],
-    partners: dict[str, Path],
-    unpaired: list[Path] | None,
-) -> list[PairFiles]:
-    used = set(partners.values())
-    unmatched = [f for key, f in rainy.items() if key not in partners]
-    unmatched += [f for f in clean.values() if f not in used]
-    if unpaired is not None:
-        unpaired += unmatched
-    elif unmatched:
+def _refuse(unmatched: Sequence[Path]) -> None:
+    if unmatched:
         names = ", ".join(f.name for f in unmatched[:3])
         more = f" and {len(unmatched) - 3} more" if len(unmatched) > 3 else ""
         raise UserError(
             f"{len(unmatched)} images without a partner of the same name: {names}{more}"
         )
-    return [PairFiles(rainy[key].stem, rainy[key], partner) for key, partner in partners.items()]
 
 
-def pair_key(file: Path) -> str:
-    """Common part of the names of a pair: rain-7, norain-7, 7x2, 7_in and 7_GT all give 7."""
-    stem = re.sub(r"^(no)?rain-", "", file.stem)
-    return re.sub(r"(?<=\d)(x2|_in|_rain|_gt|_clean)$", "", stem, flags=re.IGNORECASE)
+def _by_key(files: Iterable[str]) -> dict[str, str]:
+    """Files by the common part of the names of a pair.
 
-
-def _by_key(files: Iterable[Path]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    rain-7, norain-7, 7x2, 7_in, 7_GT and 7gt all give 7.
+    """
+    found: dict[str, str] = {}
     for file in files:
-        other = found.setdefault(pair_key(file), file)
+        key = PREFIX.sub("", _stem(file))
+        if not key[-1:].isdecimal() or key[-2:].lower() == "x2":  # spares most names a search
+            key = SUFFIX.sub("", key)
+        other = found.setdefault(key, file)
         if other is not file:
-            raise UserError(f"{other} and {file.name} have the same name: keep one of them")
+            raise UserError(f"{other} and {Path(file).name} have the same name: keep one of them")
     return found
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(n or 0), text) for n, text in re.findall(r"(\d+)|(\D+)", name)]
+def _stem(file: str) -> str:
+    """`Path(file).stem` of an image."""
+    name = os.path.basename(file)  # noqa: PTH119 a Path takes longer than all the rest
+    return name.rpartition(".")[0] or name
 
 
-def read_pair(files: PairFiles) -> Pair:
-    """Decode one pair.
-
-    Raises:
-        UserError: an image is unreadable or not 8-bit, or the two differ in size.
-    """
-    if files.order is not None:
-        both = read_rgb(files.rainy)
-        w = both.shape[1]
-        if w % 2:
-            raise UserError(f"{files.rainy} is {w} pixels wide: side-by-side needs an even width")
-        left, right = np.ascontiguousarray(both[:, : w // 2]), both[:, w // 2 :].copy()
-        rainy, clean = (left, right) if files.order == "rainy-clean" else (right, left)
-    else:
-        rainy, clean = read_rgb(files.rainy), read_rgb(files.clean)
-    if rainy.shape != clean.shape:
-        sizes = (f"{image.shape[1]}x{image.shape[0]}" for image in (rainy, clean))
-        raise UserError(
-            f"{files.rainy} and {files.clean} differ in size: {' and '.join(sizes)} pixels"
-        )
-    mask = None if files.mask is None else _read_mask(files.mask, rainy)
-    return Pair(files.name, rainy, clean, mask)
+def _natural(name: str) -> str:
+    """Text whose order is that of the names with their numbers as numbers, 9 before 10."""
+    key = re.sub(r"\d+", lambda number: _ordered(int(number[0])), name)
+    return f"\U0010ffff{key}" if name[:1].isdecimal() and key[1] != "\0" else key
 
 
-def _read_mask(path: Path, image: Pixels) -> NDArray[np.bool_]:
-    mask = read_rgb(path)[..., 0] > 127
-    if mask.shape != image.shape[:2] or not mask.any():
-        height, width = image.shape[:2]
-        raise UserError(f"{path}: expected a mask of {width}x{height} pixels that is not all black")
-    return np.asarray(mask)
-
-
-def read_rgb(path: Path) -> Pixels:
-    """Decode an 8-bit image, uint8 [H, W, 3].
-
-    Raises:
-        UserError: the file is unreadable or not 8-bit.
-    """
-    pixels = read_image(path)
-    if pixels.dtype != np.uint8:
-        raise UserError(f"{path} has 16 bits per channel: expected an image of 8 bits per channel")
-    return pixels[..., :3]
-
-
-class FolderPairs(Sequence[Pair]):
-    """Pairs of a folder, decoded once and cached, or decoded on demand if they exceed CACHE_BYTES.
-
-    Raises:
-        UserError: see `read_pair`.
-    """
-
-    def __init__(self, files: Sequence[PairFiles]) -> None:
-        self.files = list(files)
-        self.cache: list[Pair] | None = None
-        first = read_pair(self.files[0])
-        if (first.rainy.nbytes + first.clean.nbytes) * len(self.files) <= CACHE_BYTES:
-            with ThreadPoolExecutor() as pool:
-                self.cache = list(pool.map(read_pair, self.files))
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    @overload
-    def __getitem__(self, index: int) -> Pair: ...
-    @overload
-    def __getitem__(self, index: slice) -> Selection: ...
-    def __getitem__(self, index: int | slice) -> Pair | Selection:
-        if isinstance(index, slice):
-            return Selection(self, range(len(self))[index])
-        return self.cache[index] if self.cache is not None else read_pair(self.files[index])
+def _ordered(number: int) -> str:
+    digits = str(number) if number else ""
+    return f"\0{chr(len(digits))}{digits}"

@@ -1,17 +1,21 @@
 """Open the training, validation and test images that a config names."""
 
+import hashlib
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from config.schema import Config, Folders, Synthetic
-from data.layouts import FolderPairs, find_pairs, list_in_order
+from data.files import FolderPairs
+from data.headers import length_and_date
+from data.layouts import find_pairs, find_test_pairs, list_in_order
 from data.pairs import Pairs, Selection
 from data.patches import Patches
 from data.rain_layers import LayerSource, extract_layers, hold_out, open_clean, open_layers
 from data.synthetic import SyntheticPairs
 from utils.errors import UserError
 from utils.files import is_inside
+from utils.image import Pixels
 
 
 class TrainingData(NamedTuple):
@@ -21,6 +25,7 @@ class TrainingData(NamedTuple):
     validation: Pairs
     test: Pairs  # empty without a test set
     left_out: int = 0  # training pairs that show a scene of a validation pair
+    fingerprint: str | None = None  # of the files of the training set; None if it is in memory
 
 
 def open_pairs(
@@ -36,14 +41,16 @@ def open_pairs(
             raise UserError("--match needs images on disk: give a preset, for example rain100l")
         count = data.train_pairs if split == "train" else data.test_pairs
         return SyntheticPairs(split, count, data.image_size, data.heaviness)
-    folder = data.train_folder if split == "train" else data.test_folder
-    if folder is None:
-        raise UserError(f"{data.dataset} has no {split} set: give --{split}-folder")
-    files = find_pairs(folder, data.layout, data.order)
-    matching = [pair for pair in files if fnmatchcase(pair.name, match)]
+    if split == "test":
+        files = find_test_pairs(data)
+    elif data.train_folder is None:
+        raise UserError(f"{data.dataset} has no train set: give --train-folder")
+    else:
+        files = find_pairs(data.train_folder, data.layout, data.order)
+    matching = files if match == "*" else files.matching(match)
     if not matching:
-        raise UserError(f"no pair of {folder} is named like {match!r}, but {files[0].name}")
-    return FolderPairs(matching)
+        raise UserError(f"no pair is named like {match!r}: the first is {files[0].name}")
+    return FolderPairs(matching, keep=split == "train")
 
 
 def open_photographs(data: Folders, match: str = "*") -> list[Path]:
@@ -94,7 +101,7 @@ def open_training(config: Config) -> TrainingData:
         raise UserError("--clean images have no rain: set --exchange or --modelled")
     if layers and not rain.exchange:
         raise UserError("--layers needs --exchange, for example --exchange 0.5")
-    pairs = open_pairs(data, "train")
+    everything = open_pairs(data, "train")
     test_folder = data.test_folder if isinstance(data, Folders) else None
     if test_folder is not None and not test_folder.exists():
         raise UserError(
@@ -103,25 +110,28 @@ def open_training(config: Config) -> TrainingData:
         )
     has_test = isinstance(data, Synthetic) or test_folder is not None
     test = open_pairs(data, "test") if has_test else ()
-    if recipe.validation >= len(pairs):
+    if recipe.validation >= len(everything):
         raise UserError(
-            f"--validation must be below the number of training pairs, {len(pairs)}, got "
+            f"--validation must be below the number of training pairs, {len(everything)}, got "
             f"{recipe.validation}"
         )
-    validation, pairs = pairs[: recipe.validation], pairs[recipe.validation :]
+    validation, pairs = everything[: recipe.validation], everything[recipe.validation :]
+    fingerprint = None
+    if isinstance(everything, FolderPairs) and everything.streams:
+        fingerprint = everything.fingerprint
     left_out = 0
-    if shown := {pair.clean.tobytes() for pair in validation}:
-        kept = [i for i, pair in enumerate(pairs) if pair.clean.tobytes() not in shown]
+    if validation:
+        kept = _other_scenes(everything, recipe.validation)
         left_out = len(pairs) - len(kept)
-        pairs = Selection(pairs, kept) if left_out else pairs
+        pairs = Selection(everything, kept) if left_out else pairs
     if not pairs:
         raise UserError(
             "all training pairs show scenes of the validation pairs: lower --validation"
         )
 
-    scored = {pair.clean.tobytes() for pair in (*validation, *test)} if clean else set()
+    scored = {_digest(p.clean) for part in (validation, test) for p in part} if clean else set()
     images = [image for folder in clean for image in open_clean(folder, recipe.patch_size)]
-    clean_scenes = [image for image in images if image.tobytes() not in scored]
+    clean_scenes = [image for image in images if _digest(image) not in scored]
     sources: list[LayerSource] = []
     if rain.exchange:
         sources = [extract_layers(pairs)]
@@ -142,4 +152,27 @@ def open_training(config: Config) -> TrainingData:
         rain,
         config.camera,
     )
-    return TrainingData(patches, validation, test, left_out)
+    return TrainingData(patches, validation, test, left_out, fingerprint)
+
+
+def _other_scenes(pairs: Pairs, count: int) -> list[int]:
+    """Indices of the pairs that show no scene of the first `count` pairs.
+
+    Of pairs that stream from disk, the clean files are compared, not their pixels.
+    """
+    if not isinstance(pairs, FolderPairs) or not pairs.streams:
+        shown = {pair.clean.tobytes() for pair in pairs[:count]}
+        return [i for i in range(count, len(pairs)) if pairs[i].clean.tobytes() not in shown]
+    files = [clean for _, _, clean in pairs.files.rows()]
+    contents = {Path(file).read_bytes() for file in set(files[:count])}
+    lengths = set(map(len, contents))
+    same = {
+        file
+        for file in set(files)
+        if length_and_date(file)[0] in lengths and Path(file).read_bytes() in contents
+    }
+    return [i for i in range(count, len(files)) if files[i] not in same]
+
+
+def _digest(image: Pixels) -> bytes:
+    return hashlib.sha256(image.tobytes()).digest()

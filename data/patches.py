@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from config.schema import Augmentation, Camera, Rain
 from data.camera import photograph
-from data.pairs import Pairs, refuse_smaller
+from data.pairs import Pairs, refuse_smaller, smaller_than
 from data.rain_layers import LayerSource, make_patch
 from utils.image import Pixels, to_tensor
 
@@ -61,8 +61,8 @@ class Patches(Dataset[PatchPair]):
         rain: Rain = Rain(),
         camera: Camera = Camera(),
     ) -> None:
-        for pair in pairs:
-            refuse_smaller(pair.clean, size, pair.name)
+        if (small := smaller_than(pairs, size)) is not None:
+            refuse_smaller(small.clean, size, small.name)
         for image in clean_scenes:
             refuse_smaller(image, size, "a clean image")
         self.pairs, self.size, self.seed, self.augment = pairs, size, seed, augment

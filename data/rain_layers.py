@@ -7,15 +7,16 @@ pair.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import cv2
 import numpy as np
 
 from config.schema import Rain
 from data.drops import draw_drops
-from data.layouts import FolderPairs, find_pairs, list_in_order, read_rgb
-from data.pairs import Pair, Pairs, refuse_smaller
+from data.files import FolderPairs, read_rgb
+from data.layouts import find_pairs, list_in_order
+from data.pairs import Pair, Pairs, refuse_smaller, streams
 from data.structures import draw_structures
 from data.synthetic import RAINS, add_rain
 from utils.errors import UserError
@@ -45,21 +46,51 @@ def rain_layer(pair: Pair) -> Pixels | None:
     return np.asarray(layer, np.uint8)
 
 
-def extract_layers(pairs: Pairs, advice: str = "set --exchange 0") -> LayerSource:
-    """Extract the rain layers of all pairs; `advice` ends the message if that is impossible.
+class PairLayers(Sequence[Pixels]):
+    """The rain layers of pairs, extracted when they are used.
+
+    Args:
+        pairs: the pairs.
+        advice: what to do about rain that is not additive and grey.
 
     Raises:
-        UserError: the rain of a pair is not additive and grey.
+        UserError: when a layer is used: the rain of its pair is not additive and grey.
     """
-    layers = []
-    for pair in pairs:
+
+    def __init__(self, pairs: Pairs, advice: str) -> None:
+        self.pairs, self.advice = pairs, advice
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    @overload
+    def __getitem__(self, index: int) -> Pixels: ...
+    @overload
+    def __getitem__(self, index: slice) -> "PairLayers": ...
+    def __getitem__(self, index: int | slice) -> "Pixels | PairLayers":
+        if isinstance(index, slice):
+            return PairLayers(self.pairs[index], self.advice)
+        pair = self.pairs[index]
         layer = rain_layer(pair)
         if layer is None:
             raise UserError(
                 f"cannot exchange the rain of {pair.name}: it is not one grey layer added to the "
-                f"clean image, as in Rain100; {advice}"
+                f"clean image, as in Rain100; {self.advice}"
             )
-        layers.append(layer)
+        return layer
+
+
+def extract_layers(pairs: Pairs, advice: str = "set --exchange 0") -> LayerSource:
+    """Extract the rain layers of all pairs, or the first one now if not all fit in memory.
+
+    Raises:
+        UserError: the rain of a pair is not additive and grey; `advice` ends the message.
+    """
+    layers = PairLayers(pairs, advice)
+    if not streams(pairs):
+        return LayerSource(list(layers))
+    if len(layers):
+        layers[0]
     return LayerSource(layers)
 
 
@@ -71,7 +102,7 @@ def open_layers(folder: Path) -> LayerSource:
     """
     if holds_pairs(folder):
         advice = f"remove {folder} from --layers"
-        return extract_layers(FolderPairs(find_pairs(folder, "rain100")), advice)
+        return extract_layers(FolderPairs(find_pairs(folder, "rain100"), keep=True), advice)
     return LayerSource([read_layer(file) for file in list_in_order(folder)], rendered=True)
 
 
@@ -100,7 +131,7 @@ def open_clean(folder: Path, side: int = 1) -> list[Pixels]:
             `side` x `side` pixels.
     """
     if holds_pairs(folder):
-        return [pair.clean for pair in FolderPairs(find_pairs(folder, "rain100"))]
+        return [pair.clean for pair in FolderPairs(find_pairs(folder, "rain100"), keep=True)]
     return [read_scene(file, side) for file in list_in_order(folder)]
 
 

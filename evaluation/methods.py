@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.layouts import pair_key
+from data.layouts import find_partners
 from evaluation.scores import Scores, read_scores
 from models import Derainer
 from utils.errors import UserError
@@ -27,7 +27,7 @@ class DerainedFolder:
     Args:
         name: of the method.
         folder: of the images.
-        names: of the pairs to score.
+        names: of the pairs to score; SET/NAME of several test sets.
 
     Raises:
         UserError: the folder is missing, lacks an image, or has two of one name.
@@ -36,17 +36,16 @@ class DerainedFolder:
     def __init__(self, name: str, folder: Path, names: Iterable[str]) -> None:
         self.name, self.folder = name, folder
         self.device = torch.device("cpu")
-        self.files: dict[str, Path] = {}
-        for file in list_images(folder):
-            other = self.files.setdefault(pair_key(file), file)
-            if other is not file:
-                raise UserError(f"{other} and {file.name} have the same name: keep one of them")
-        names = list(names)
-        if missing := [name for name in names if _key(name) not in self.files]:
-            raise UserError(
-                f"{folder} has no image for {len(missing)} of {len(names)} pairs, for example "
-                f"{missing[0]}: images are found by the names of the rainy ones"
-            )
+        self.files: dict[Path, Path] = {}
+        wanted: dict[Path, list[Path]] = {}  # of each test set, whose images lie in its subfolder
+        for rainy in map(_rainy, names):
+            wanted.setdefault(rainy.parent, []).append(rainy)
+        for part, images in wanted.items():
+            try:
+                partners = find_partners(images, list_images(folder / part))
+            except UserError as error:
+                raise UserError(f"{name}={folder}: {error}") from None
+            self.files |= {files.rainy: files.clean for files in partners}
 
     def image(self, name: str) -> Tensor:
         """The image of one pair, float32 [3, H, W] in [0, 1].
@@ -54,7 +53,7 @@ class DerainedFolder:
         Raises:
             UserError: it is unreadable.
         """
-        return to_tensor(read_image(self.files[_key(name)]))
+        return to_tensor(read_image(self.files[_rainy(name)]))
 
     def describe(self) -> dict[str, Any]:
         """What result files say about the method, as of a network."""
@@ -65,8 +64,8 @@ class DerainedFolder:
         return f"{self.name} ({self.folder})"
 
 
-def _key(name: str) -> str:
-    return pair_key(Path(f"{name}.png"))  # so that the end of a name like a_0.01 is no suffix
+def _rainy(name: str) -> Path:
+    return Path(f"{name}.png")  # so that the end of a name like a_0.01 is no suffix
 
 
 @dataclass(frozen=True)
@@ -85,19 +84,25 @@ class Method:
 class Comparison:
     """The scores and the costs of several methods on one dataset."""
 
-    title: str
+    titles: tuple[str, ...]  # of the table of each test set; of several, then of their average
     size: tuple[int, int]  # width and height for which multiply-adds are counted
     methods: tuple[Method, ...]
     scores: tuple[Scores, ...]  # one for each method
 
-    def table(self) -> list[list[str]]:
-        """The cells of a table: a heading, the rainy input, and a row for each method."""
-        first, conventions = self.scores[0], self.scores[0].conventions
+    def tables(self) -> dict[str, list[list[str]]]:
+        """The cells by title: a heading, the rainy input, and a row for each method."""
+        sets = [scores.sets for scores in self.scores]
+        parts = [[each[name] for each in sets] for name in sets[0]]
+        parts += [list(self.scores)] * (len(parts) > 1)
+        return {title: self._table(p) for title, p in zip(self.titles, parts, strict=True)}
+
+    def _table(self, results: Sequence[Scores]) -> list[list[str]]:
+        first, conventions = results[0], results[0].conventions
         width, height = self.size
         rainy = [cell(first, c, "rainy_") for c in conventions]
         heading = ["network", "weights", "parameters", f"GMAC {width}x{height}", "s per image"]
         rows = [[*heading, *conventions], ["rainy input", "", "", "", "", *rainy]]
-        for method, scores in zip(self.methods, self.scores, strict=True):
+        for method, scores in zip(self.methods, results, strict=True):
             costs = (
                 "" if method.parameters is None else f"{method.parameters:,}",
                 "" if method.macs is None else f"{method.macs / 1e9:.1f}",
@@ -108,37 +113,26 @@ class Comparison:
         return rows
 
     def markdown(self) -> str:
-        """The table in Markdown."""
-        rows = self.table()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "| " + " | ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)) + " |"
-            for row in rows
-        ]
-        rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-        return "\n".join([lines[0], rule, *lines[1:]])
+        """The tables in Markdown, each below its title."""
+        parts = []
+        for title, rows in self.tables().items():
+            widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+            lines = [
+                "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+                for row in rows
+            ]
+            rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
+            parts.append("\n".join([f"{title}: PSNR / SSIM", "", lines[0], rule, *lines[1:]]))
+        return "\n\n".join(parts)
 
     def latex(self) -> str:
-        """The table in LaTeX, for the package booktabs."""
-        heading, *rows = ([_escape(text) for text in row] for row in self.table())
-        lines = [" & ".join(row) + r" \\" for row in (heading, *rows)]
-        columns = "ll" + "r" * (len(heading) - 2)
-        return "\n".join(
-            [
-                rf"\begin{{tabular}}{{{columns}}}",
-                r"\toprule",
-                lines[0],
-                r"\midrule",
-                *lines[1:],
-                r"\bottomrule",
-                r"\end{tabular}",
-            ]
-        )
+        """The tables in LaTeX, for the package booktabs."""
+        return "\n\n".join(_latex(title, rows) for title, rows in self.tables().items())
 
     def write(self, folder: Path) -> None:
         """Write compared.json, which `read_comparison` reads with the scores of the methods."""
         methods = [asdict(method) for method in self.methods]
-        about = {"title": self.title, "size": self.size, "methods": methods}
+        about = {"titles": self.titles, "size": self.size, "methods": methods}
         write_text(folder / NAME, json.dumps(about, indent=2) + "\n")
 
 
@@ -174,14 +168,30 @@ def read_comparison(folder: Path) -> tuple[Comparison, Sequence[dict[str, Any]]]
     try:
         about = json.loads((folder / NAME).read_text("utf-8"))
         methods = tuple(Method(**method) for method in about["methods"])
-        title, (width, height) = about["title"], about["size"]
+        titles, (width, height) = tuple(about["titles"]), about["size"]
     except OSError as error:
         raise UserError(f"no comparison in {folder}: {NAME}: {error.strerror}") from None
     except (ValueError, LookupError, TypeError) as error:
         raise UserError(f"{folder / NAME} is damaged: {error}") from None
     read = [read_scores(folder / method.folder) for method in methods]
-    comparison = Comparison(title, (width, height), methods, tuple(scores for scores, _ in read))
+    comparison = Comparison(titles, (width, height), methods, tuple(scores for scores, _ in read))
     return comparison, [summary for _, summary in read]
+
+
+def _latex(title: str, rows: Sequence[Sequence[str]]) -> str:
+    heading, *rest = (" & ".join(map(_escape, row)) + r" \\" for row in rows)
+    return "\n".join(
+        [
+            f"% {title}: PSNR / SSIM",
+            rf"\begin{{tabular}}{{ll{'r' * (len(rows[0]) - 2)}}}",
+            r"\toprule",
+            heading,
+            r"\midrule",
+            *rest,
+            r"\bottomrule",
+            r"\end{tabular}",
+        ]
+    )
 
 
 def _escape(text: str) -> str:

@@ -4,8 +4,10 @@ import csv
 import io
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -21,12 +23,13 @@ from models import Derainer
 from utils import ranks
 from utils.conventions import Convention
 from utils.errors import UserError
-from utils.files import write_text
+from utils.files import write_text, writing
 from utils.image import Pixels, hstack, to_pixels, to_tensor, write_image
 from utils.metrics import score
 from utils.runtime import synchronize
 
 STRIPS = 4  # number of strips written with the scores
+SECONDS_PER_LINE = 60  # between lines of progress where there is no terminal for a bar
 
 Viewer = Callable[[int, Pair, Pixels], None]
 """Called with the index of a pair, the pair, and its derained image, uint8 [H, W, 3]."""
@@ -61,8 +64,29 @@ class Scores:
     seconds: tuple[float, ...] = ()  # per image
 
     def mean(self, convention: Convention, field: str) -> float:
-        """Mean of a `PairScore` field over the pairs, as papers report it."""
-        return fmean(getattr(row, field) for row in self.rows if row.convention == convention)
+        """Mean of a `PairScore` field over the pairs, as papers report it.
+
+        Of several test sets, the mean of their means.
+        """
+        return fmean(
+            fmean(getattr(row, field) for row in part.rows if row.convention == convention)
+            for part in self.sets.values()
+        )
+
+    @property
+    def sets(self) -> dict[str, "Scores"]:
+        """The scores of each test set, by the first part of the names SET/NAME; else of ""."""
+        order = [row.name.rpartition("/")[0] for row in self.rows[:: len(self.conventions) or 1]]
+        if len(names := dict.fromkeys(order)) < 2:
+            return {next(iter(names), ""): self}
+        seconds = self.seconds or (0.0,) * len(order)
+        return {
+            name: Scores(
+                tuple(row for row in self.rows if row.name.rpartition("/")[0] == name),
+                tuple(s for own, s in zip(order, seconds, strict=True) if own == name),
+            )
+            for name in names
+        }
 
     @property
     def conventions(self) -> tuple[Convention, ...]:
@@ -75,11 +99,46 @@ class Scores:
         return len({row.name for row in self.rows})
 
 
+class Progress:
+    """The scores so far, in a file from which the same evaluation goes on.
+
+    Args:
+        file: JSON lines: `about`, then a line per scored pair.
+        about: what decides the scores, plain values. A file that says otherwise is begun anew.
+    """
+
+    def __init__(self, file: Path, about: dict[str, Any]) -> None:
+        self.file = file
+        self.done: dict[int, tuple[list[PairScore], float]] = {}
+        self.others = False  # whether the file had scores of other weights, data or settings
+        lines: list[str] = []
+        if file.exists():
+            first, *kept = file.read_text("utf-8", "replace").splitlines() or [""]
+            self.others = first != json.dumps(about)
+            for line in [] if self.others else kept:
+                with suppress(ValueError, TypeError):  # half written
+                    index, seconds, rows = json.loads(line)
+                    self.done[index] = [PairScore(*row) for row in rows], seconds
+                    lines.append(line)
+        write_text(file, "\n".join([json.dumps(about), *lines, ""]))
+
+    def add(self, index: int, rows: list[PairScore], seconds: float) -> None:
+        """Write the scores of a pair."""
+        line = json.dumps([index, seconds, [list(asdict(row).values()) for row in rows]])
+        with writing(self.file), self.file.open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")
+
+    def remove(self) -> None:
+        """Delete the file, when its scores are written elsewhere."""
+        self.file.unlink(missing_ok=True)
+
+
 def evaluate(
     derain: Derainer | Results,
     pairs: Pairs,
     conventions: Sequence[Convention],
     view: Viewer | None = None,
+    progress: Progress | None = None,
 ) -> Scores:
     """Derain the rainy image of every pair, and score both the result and the rainy image.
 
@@ -90,12 +149,16 @@ def evaluate(
         pairs: the pairs to score.
         conventions: see `utils.metrics`.
         view: called for every derained image.
+        progress: has the scores of an interrupted evaluation, and gets the others; one process.
 
     Raises:
         UserError: an image is too small for a convention.
     """
+    recent: dict[int, Pair] = {}  # the last pair, which `view` need not decode again
 
-    def evaluate_pair(pair: Pair) -> tuple[list[PairScore], float, Pixels | None]:
+    def evaluate_pair(index: int) -> tuple[list[PairScore], float, Pixels | None]:
+        recent.clear()
+        pair = recent[index] = pairs[index]
         rainy, clean = (to_tensor(x).to(derain.device) for x in (pair.rainy, pair.clean))
         start = time.perf_counter()
         derained = derain(rainy) if isinstance(derain, Derainer) else derain.image(pair.name)
@@ -113,16 +176,24 @@ def evaluate(
             rows.append(PairScore(pair.name, convention, *values))
         return rows, seconds, to_pixels(derained) if view else None
 
-    all_rows: list[PairScore] = []
-    all_seconds: list[float] = []
-    results = ranks.spread(evaluate_pair, pairs)
-    bar = tqdm(results, "scoring", len(pairs), disable=None, leave=False)
-    for index, (rows, seconds, derained) in enumerate(bar):
-        all_rows += rows
-        all_seconds.append(seconds)
+    done = {i: scored for i, scored in progress.done.items() if i < len(pairs)} if progress else {}
+    todo = [index for index in range(len(pairs)) if index not in done]
+    results = ranks.spread(evaluate_pair, todo)
+    bar = tqdm(results, "scoring", len(pairs), initial=len(done), disable=None, leave=False)
+    said = time.monotonic()
+    for index, (rows, seconds, derained) in zip(todo, bar, strict=True):
         if view and derained is not None:
-            view(index, pairs[index], derained)
-    return Scores(tuple(all_rows), tuple(all_seconds))
+            view(index, recent.get(index) or pairs[index], derained)
+        if progress:
+            progress.add(index, rows, seconds)
+        done[index] = rows, seconds
+        if bar.disable and ranks.is_main() and time.monotonic() - said > SECONDS_PER_LINE:
+            print(f"scored {len(done)} of {len(pairs)} pairs", file=sys.stderr)
+            said = time.monotonic()
+    scored = [done[index] for index in range(len(pairs))]
+    return Scores(
+        tuple(row for rows, _ in scored for row in rows), tuple(seconds for _, seconds in scored)
+    )
 
 
 def strip_writer(folder: Path, count: int = STRIPS) -> Viewer:

@@ -37,7 +37,8 @@ class Derainer:
     Args:
         network: a weights file, or a network, which stays on its device.
         device: for a weights file: auto, cpu, cuda, cuda:1 ...; auto uses a GPU if there is one.
-        precision: float32, tf32 or bfloat16, of the convolutions.
+        precision: of the convolutions: float32, tf32, bfloat16, or auto: bfloat16 where the device
+            has instructions for it, else float32.
         tile: largest side of the tiles in pixels, at least 256. 0 uses no tiles for images of up to
             one megapixel that fit into half of the free memory, and otherwise the largest tiles
             that fit. Tiles overlap by 128 pixels and are blended. If memory runs out, the tile side
@@ -61,7 +62,7 @@ class Derainer:
         self,
         network: Network | str | Path,
         device: str = "auto",
-        precision: str = "float32",
+        precision: str = "auto",
         tile: int = 0,
         ensemble: bool = False,
         scale: float | Literal["auto"] = "auto",
@@ -237,12 +238,16 @@ def _as_tensor(image: Tensor | Pixels) -> Tensor:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Whether an allocation failed. On the CPU torch raises a RuntimeError like any other."""
-    cpu = (
+    """Whether an allocation failed. Only torch's own allocator for GPUs has an error of its own."""
+    texts = (
         "DefaultCPUAllocator: can't allocate memory",
         "DefaultCPUAllocator: not enough memory",  # Windows
         "could not create a primitive",  # oneDNN, which runs the convolutions
+        "CUDA error: out of memory",
+        "CUDNN_STATUS_ALLOC_FAILED",
+        "CUBLAS_STATUS_ALLOC_FAILED",
+        "Triton Error [CUDA]: out of memory",
     )
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        text in str(error) for text in cpu
+        text in str(error) for text in texts
     )

@@ -111,15 +111,13 @@ def write_comparison_report(folder: Path) -> Path:
             heapq.heappush(different, (found.value, -index, found))
             if len(different) > DIFFERENT:
                 heapq.heappop(different)
-    heading, *rows = comparison.table()
     about = {key: summaries[0][key] for key in ("data", "provenance") if key in summaries[0]}
     weights = ("weights", "sha256", "network", "arguments")
     return write_page(
         folder,
         "compare.html",
-        title=comparison.title,
-        heading=heading,
-        rows=rows,
+        title=comparison.titles[-1],
+        tables=comparison.tables(),
         texts={"Markdown": comparison.markdown(), "LaTeX": comparison.latex()},
         sheets=[_sheet(comparison, c, names) for c in comparison.scores[0].conventions],
         labels=labels,

@@ -90,7 +90,7 @@ def write_score_report(folder: Path) -> Path:
         key=lambda row: -math.inf if math.isnan(row.values[0]) else row.values[0],
     )
     gains = [row.values[0] for row in rows]
-    published = published_rows(data, scores.pairs)
+    published = published_rows(data, scores)
     conventions = (*scores.conventions, *(row.convention for row in published))
     ensemble = ", ensemble" if summary.get("ensemble") else ""
     about = {key: summary[key] for key in ("data", "provenance") if key in summary}
@@ -127,7 +127,6 @@ def _dataset(data: Mapping[str, Any]) -> Folders | Synthetic:
         train_folder=None,
         test_folder=Path(data["test_folder"]),
         layout=data["layout"],
-        release=data["release"],
     )
 
 
@@ -206,7 +205,9 @@ def _photo_row(folder: Path, index: int, result: record.Result, several: bool) -
     values = (width, height, result.scale, result.seconds)
     run = f", run {result.run + 1}" * several
     scale = f", derained at 1/{result.scale:.2g}" * (result.scale > 1)
-    caption = f"{width} × {height} pixels, {result.seconds:.1f} s{scale}{run}"  # noqa: RUF001
+    frames = f", {result.frames} frames together" * (result.frames > 1)
+    time = f"{result.seconds:.1f} s"
+    caption = f"{width} × {height} pixels, {time}{scale}{frames}{run}"  # noqa: RUF001
     try:
         photographs = [read_photograph(path) for path in (result.source, result.target)]
     except UserError:  # a video, or a source that was moved

@@ -86,9 +86,9 @@ def test_registries_match_the_schema() -> None:
     assert {type(config.network) for config in CONFIGS.values()} == set(NETWORKS)
     assert set(get_args(choices_of(Training)["loss"])) == set(LOSSES)
     for name, preset in PRESETS.items():
-        if isinstance(preset.config.data, Folders) and preset.releases:
+        if isinstance(preset.config.data, Folders) and preset.facts:
             assert preset.config.data.dataset == name
-            assert preset.config.data.release in preset.releases
+            assert preset.config.data.test_sets == tuple(preset.facts.sets)
 
 
 def test_overrides_and_default_preset() -> None:
@@ -111,7 +111,9 @@ def test_settings_as_plain_values() -> None:
 def test_eval_and_show_accept_flags_in_any_order() -> None:
     settings, _ = eval_config(["rain12", "--weights", "w.pt", "--conventions", "y", "rgb"])
     assert (settings.name, settings.conventions) == ("rain12", ("y", "rgb"))
+    assert settings.machine.precision == "float32"  # published scores are
     shown = show_config(["--weights", "w.pt", "a.png", "b"])
+    assert shown.machine.precision == "auto"
     assert (shown.inputs, shown.weights) == ((Path("a.png"), Path("b")), Path("w.pt"))
 
 

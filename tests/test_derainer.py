@@ -18,6 +18,7 @@ from torch import Tensor
 from config.networks import JDNetConfig
 from models import Derainer, JDNet, Network, derainer, tiling
 from models.network import Window
+from utils import runtime
 from utils.errors import UserError
 from utils.image import read_image, to_pixels, to_tensor
 from utils.runtime import free_memory
@@ -126,6 +127,9 @@ OUT_OF_MEMORY = [
     ),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 400 bytes."),
     RuntimeError("could not create a primitive"),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later"),
+    RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+    RuntimeError("Triton Error [CUDA]: out of memory"),
     MemoryError(),
 ]
 
@@ -206,8 +210,62 @@ def test_bfloat16_is_close_to_float32() -> None:
     image = torch.rand(3, 40, 50)
     fast = Derainer(network, scale=1, precision="bfloat16")(image)
     assert fast.dtype == torch.float32
-    exact = Derainer(network, scale=1)(image)
+    exact = Derainer(network, scale=1, precision="float32")(image)
     assert 1e-5 < (fast - exact).abs().max() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("instructions", "chosen"),
+    [
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, torch.float32),
+        ({"bf16": True, "neon": True}, torch.float32),  # of ARM: not tried
+    ],
+    ids=["AVX-512 BF16", "AMX", "AVX-512", "ARM"],
+)
+def test_auto_is_bfloat16_where_the_processor_has_it(
+    instructions: dict[str, bool],
+    chosen: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: instructions)
+    runtime._note_slow_bfloat16.cache_clear()
+    assert Derainer(Shift(), scale=1).precision == chosen
+    assert capsys.readouterr().err == ""
+    for _ in range(2):  # asked for by name
+        assert Derainer(Shift(), precision="bfloat16").precision == torch.bfloat16
+    note = "note: no bfloat16 instructions found for cpu: --precision float32 is usually faster"
+    slow = chosen == torch.float32
+    assert capsys.readouterr().err == f"{note} there (auto chooses)\n" * slow
+    runtime._note_slow_bfloat16.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("cards", "device", "chosen"),
+    [
+        ([(8, 0), (9, 0)], "cuda", "bfloat16"),
+        ([(9, 0), (7, 5)], "cuda", "float32"),  # DataParallel would use both
+        ([(9, 0), (7, 5)], "cuda:0", "bfloat16"),
+    ],
+)
+def test_auto_asks_all_gpus_of_the_device(
+    cards: list[tuple[int, int]], device: str, chosen: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda gpu: cards[gpu])
+    assert runtime.name_precision("auto", torch.device(device)) == chosen
+    assert runtime.name_precision("tf32", torch.device(device)) == "tf32"
+
+
+def test_tf32_is_for_convolutions_only() -> None:
+    """The SSIM loss and the position of the attention are matrix products."""
+    for name in ("tf32", "float32"):
+        torch.backends.cuda.matmul.allow_tf32 = True
+        assert runtime.choose_precision(name, torch.device("cuda")) == torch.float32
+        assert torch.backends.cudnn.allow_tf32 == (name == "tf32")
+        assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_an_ensemble_is_symmetric() -> None:

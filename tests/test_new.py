@@ -49,14 +49,13 @@ DATASET = '''
 from dataclasses import replace
 from pathlib import Path
 
-from config.reference import Preset, Published, Release
+from config.reference import Facts, Preset, Published
 from config.rain100l import CONFIG as RAIN100L
 from config.schema import Folders
 
 DATA = Folders("puddles", Path("datasets/a"), Path("datasets/b"), layout="two-folders")
 CONFIG = replace(RAIN100L, name="puddles", data=DATA)
-RELEASES = {"old": Release(3, 1, (Published("Somebody", "y", 30.0, 0.9),))}
-PRESETS = (Preset(CONFIG, RELEASES),)
+PRESETS = (Preset(CONFIG, Facts(3, (1,), (Published("Somebody", "y", 30.0, 0.9),))),)
 '''
 
 TRAIN = """
@@ -130,5 +129,5 @@ def test_a_dataset_is_a_file_and_a_line(house: Path) -> None:
         write_image(house / "datasets" / "b" / name / "1.png", image)
     weights = str(ROOT / "weights" / "jdnet-small-real.safetensors")
     shown = python(house, "eval.py", "puddles", "--weights", weights, "--device", "cpu")
-    assert shown.startswith("puddles, old release, 1 pairs\n")
+    assert shown.startswith("puddles, 1 pairs\n")
     assert "Somebody" in shown

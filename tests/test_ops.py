@@ -25,7 +25,10 @@ from models.jdnet.ops import (
     cuda,
     fuse_scales,
     library,
+    native,
     pairwise_attention,
+    scale_fusion,
+    self_check,
     shifts,
 )
 from models.jdnet.ops import pairwise_attention_reference as reference
@@ -196,9 +199,11 @@ def one_thread_after() -> Iterator[None]:
 
 
 @pytest.fixture
-def gpu() -> str:
+def gpu(monkeypatch: pytest.MonkeyPatch) -> str:
     """Device for the Triton kernels: a GPU, or the CPU in Triton's interpreter."""
     if os.environ.get("TRITON_INTERPRET") == "1":
+        # The self-check takes half a minute there; these tests compare more.
+        monkeypatch.setitem(self_check._VERDICTS, ("triton", torch.device("cpu")), True)
         return "cpu"
     if not torch.cuda.is_available():
         pytest.skip("no GPU; test_triton_in_its_interpreter runs this test")
@@ -274,12 +279,15 @@ def test_gpu_sizes_of_use(size: tuple[int, int, int], is_trained: bool) -> None:
 
 
 @pytest.fixture
-def fresh_triton(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No operator has been used yet."""
+    monkeypatch.setattr(self_check, "_VERDICTS", {})
+
+
+@pytest.fixture
+def fresh_triton(monkeypatch: pytest.MonkeyPatch, unchecked: None) -> None:
     """Triton on the CPU that no test has called yet."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    cuda._compiles_on.cache_clear()
-    yield
-    cuda._compiles_on.cache_clear()
 
 
 @pytest.mark.usefixtures("fresh_triton")
@@ -294,46 +302,154 @@ def test_without_triton_one_line(
     shown = capsys.readouterr().err
     assert shown.startswith("note: slower PyTorch operators are used (triton: ")
     assert shown.count("\n") == 1
+    assert "report" not in shown
 
 
 @pytest.mark.usefixtures("fresh_triton")
 @pytest.mark.parametrize(
-    "error",
+    ("error", "is_reported"),
     [
-        RuntimeError("Failed to find C compiler. Please specify via CC environment variable"),
-        subprocess.CalledProcessError(1, "gcc"),
+        (RuntimeError("Failed to find C compiler. Please specify via CC variable"), False),
+        (subprocess.CalledProcessError(1, "gcc"), False),
+        (RuntimeError("PassManager::run failed"), True),
     ],
-    ids=["no compiler", "broken compiler"],
+    ids=["no compiler", "broken compiler", "broken kernel"],
 )
-def test_a_compiler_error_of_triton_is_remembered(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_an_error_of_triton_is_remembered(
+    error: Exception,
+    is_reported: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     failing = Mock(side_effect=error)
     monkeypatch.setattr(cuda, "forward", failing)
     for _ in range(2):
         assert not cuda.works_on(torch.device("cpu"))
     assert failing.call_count == 1
-    assert capsys.readouterr().err.count("note: slower") == 1
+    shown = capsys.readouterr().err
+    assert shown.count("note: slower") == shown.count("\n") == 1
+    assert ("please report this line" in shown) == is_reported
 
 
 @pytest.mark.usefixtures("fresh_triton")
 def test_out_of_memory_does_not_turn_triton_off(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cuda, "forward", Mock(side_effect=[torch.OutOfMemoryError("full"), None]))
+    full = Mock(side_effect=torch.OutOfMemoryError("full"))
+    monkeypatch.setattr(cuda, "forward", full)
     with pytest.raises(torch.OutOfMemoryError):
         cuda.works_on(torch.device("cpu"))
+    monkeypatch.setattr(cuda, "forward", shifts.forward)
+    monkeypatch.setattr(cuda, "backward", shifts.backward)
     assert cuda.works_on(torch.device("cpu"))
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.usefixtures("fresh_triton")
 def test_only_one_thread_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiling = Mock(side_effect=lambda *_: time.sleep(0.05))
-    monkeypatch.setattr(cuda, "forward", compiling)
+    def compiling(inputs: Joined, footprint: int) -> Tensor:
+        time.sleep(0.05)
+        return shifts.forward(inputs, footprint)
+
+    forward = Mock(side_effect=compiling)
+    monkeypatch.setattr(cuda, "forward", forward)
+    monkeypatch.setattr(cuda, "backward", shifts.backward)
     with ThreadPoolExecutor(4) as threads:
         assert all(threads.map(cuda.works_on, [torch.device("cpu")] * 4))
-    assert compiling.call_count == 1
+    assert forward.call_count == 1
+
+
+def broken_at(pixel: Tensor) -> Tensor:
+    """A tensor with one wrong value, where a thread has read past its row."""
+    wrong = pixel.clone()
+    wrong.view(-1)[-1] += 0.01
+    return wrong
+
+
+def broken_forward(inputs: Joined, footprint: int) -> Tensor:
+    return broken_at(shifts.forward(inputs, footprint))
+
+
+def broken_backward(grad_out: Tensor, inputs: Joined, footprint: int) -> Joined:
+    grads = shifts.backward(grad_out, inputs, footprint)
+    return grads._replace(gamma=broken_at(grads.gamma))
+
+
+def nan_forward(inputs: Joined, footprint: int) -> Tensor:
+    return shifts.forward(inputs, footprint) * float("nan")
+
+
+def failing_forward(inputs: Joined, footprint: int) -> Tensor:
+    raise RuntimeError("an illegal memory access\nCompile with DEBUG")
+
+
+BREAKS: list[tuple[str, Any, str]] = [
+    ("forward", broken_forward, "the output is off by 0.01, at most "),
+    ("forward", nan_forward, "the output is off by nan, at most "),
+    ("backward", broken_backward, "the gradient of gamma is off by 0.01, at most "),
+    ("forward", failing_forward, "an illegal memory access; please"),
+]
+
+
+@pytest.mark.usefixtures("compiled", "unchecked")
+@pytest.mark.parametrize("implementation", ["native", "triton"])
+@pytest.mark.parametrize(("part", "broken", "why"), BREAKS, ids=[b.__name__ for _, b, _ in BREAKS])
+def test_a_broken_kernel_is_replaced(
+    part: str,
+    broken: Any,
+    why: str,
+    implementation: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With one line that asks for a report; results are those of PyTorch."""
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    module = {"native": native, "triton": cuda}[implementation]
+    monkeypatch.setattr(cuda, "forward", shifts.forward)  # Triton may be missing here
+    monkeypatch.setattr(cuda, "backward", shifts.backward)
+    monkeypatch.setattr(module, part, broken)
+    x = torch.zeros(1, 12, 9, 9)
+    assert not any(module.is_usable(x, 7) for _ in range(2))
+    shown = capsys.readouterr().err
+    name = {"native": "C++ attention", "triton": "triton"}[implementation]
+    assert shown.startswith(f"note: slower PyTorch operators are used ({name}: {why}")
+    assert shown.endswith("report this line with the output of python -m tools.check_gpu)\n")
+    assert shown.count("\n") == 1
+    if implementation == "native":
+        results = [
+            gradients(operator, operator_inputs(dtype=torch.float32), 7)
+            for operator in (attention, reference)
+        ]
+        for ours, theirs in zip(*results, strict=True):
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    others = {"native": cuda, "triton": native}
+    assert others[implementation].is_usable(x, 7)
+
+
+@pytest.mark.usefixtures("compiled", "unchecked")
+def test_a_self_check_draws_no_random_numbers_and_is_quick() -> None:
+    """A training would otherwise depend on when its operators were first used."""
+    before, start = torch.get_rng_state(), time.process_time()
+    assert native.is_usable(torch.zeros(1, 2, 8, 8), 7)
+    assert time.process_time() - start < 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_nothing_is_compared_while_a_cuda_graph_is_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nor remembered; an operator that was compared before is used."""
+    results, device = Mock(return_value=[]), torch.device("cuda", 0)
+    capturing = Mock(return_value=True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", capturing)
+    assert not self_check.passes("triton", device, results)
+    results.assert_not_called()
+    capturing.return_value = False
+    assert self_check.passes("triton", device, results)
+    capturing.return_value = True
+    assert self_check.passes("triton", device, results)
+    assert results.call_count == 1
 
 
 def test_gradcheck() -> None:
@@ -518,6 +634,33 @@ def test_scale_fusion_longhand(
         assert error < tolerance * max(1, exact.abs().max().item())
 
 
+@pytest.mark.usefixtures("compiled", "unchecked")
+@pytest.mark.parametrize("what", ["output", "mask"])
+def test_a_broken_scale_fusion_is_replaced(
+    what: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call = scale_fusion._call_native
+
+    def broken(first: Tensor, others: Any, residual: Tensor, out: Tensor, positive: Tensor) -> None:
+        call(first, others, residual, out, positive)
+        if what == "output":
+            out[-1, -1, -1, -1] += 1
+        else:
+            positive[-1, -1, -1, -1] ^= True
+
+    monkeypatch.setattr(scale_fusion, "_call_native", broken)
+    first, others, residual = fusion_inputs(1, 32, 6, 5, 2, torch.float32)
+    for _ in range(2):
+        out = fuse_scales(first, others, residual)
+        torch.testing.assert_close(out, fuse_longhand(first, others, residual))
+    shown = capsys.readouterr().err
+    start = (
+        f"note: slower PyTorch operators are used (C++ scale fusion: the {what} in torch.float32"
+    )
+    assert shown.startswith(start)
+    assert shown.count("\n") == 1
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["C++", "PyTorch"])
 def test_scale_fusion_is_registered_correctly(dtype: torch.dtype) -> None:
     first, others, residual = fusion_inputs(1, 16, 6, 5, 2, dtype)
@@ -527,8 +670,9 @@ def test_scale_fusion_is_registered_correctly(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # its own
+@pytest.mark.usefixtures("unchecked")
 def test_torch_compile_traces_the_whole_forward_pass() -> None:
-    """The operators choose their implementation where it does not look."""
+    """The operators choose and check their implementation where it does not look."""
     torch.manual_seed(0)
     network = JDNet(JDNetConfig(units=1, channels=16)).eval()
     rainy = torch.rand(1, 3, 16, 16)

@@ -337,7 +337,7 @@ def test_training_pairs_with_a_validation_scene_are_left_out(
 def test_scored_scenes_are_excluded_from_training(folders: Folders, picture: Picture) -> None:
     recipe, rain = Training(patch_size=16, validation=1), Rain(exchange=0.5)
     config = Config("mine", folders, rain, training=recipe)
-    patches, validation, test, _ = open_training(config)
+    patches, validation, test, *_ = open_training(config)
     assert (len(patches.pairs), len(test)) == (2, 2)
     for image, seed in zip(patches.clean_scenes, (20, 21), strict=True):
         assert np.array_equal(image, picture(seed=seed))

@@ -259,7 +259,7 @@ def test_compare_takes_images_of_other_methods(
     ]
     assert (tmp_path / "scores" / "Other" / "scores.csv").is_file()
     (tmp_path / "other" / "clip_2.tiff").rename(tmp_path / "other" / "clip_3.tiff")
-    with pytest.raises(UserError, match="no image for 1 of 2 pairs, for example clip_2"):
+    with pytest.raises(UserError, match=r"Other=.*1 images without a partner.*: clip_2"):
         eval_script.main([*flags, f"Other={tmp_path / 'other'}"])
     write_image(tmp_path / "scores" / "a" / "clip_1.png", derained)
     write_image(tmp_path / "scores" / "a" / "clip_2.png", derained)
@@ -335,11 +335,11 @@ def test_table_shows_published_rows_on_their_own_data_only() -> None:
     short = table(Scores(tuple(r for r in rows if r.convention == "y")), old, "ours")
     assert "37.48   0.979 in y-prenet" in short
     assert "published" not in table(Scores(rows[:40]), old, "ours")
-    foreign = table(Scores(rows), replace(old, layout="two-folders"), "ours")
+    foreign = table(Scores(rows), replace(old, dataset="mine"), "ours")
     assert "published" not in foreign
-    assert foreign.startswith("rain100l, 100 pairs")
-    new = table(Scores(rows * 2), replace(old, release="new"), "ours")
-    assert "38.65" not in new  # 100 pairs are not its 200
+    assert foreign.startswith("mine, 100 pairs")
+    new = replace(old, dataset="rain200l")
+    assert "38.65" not in table(Scores(rows), new, "ours")  # 100 pairs are not its 200
     assert "published" not in table(Scores(rows), Synthetic(), "ours")
 
 

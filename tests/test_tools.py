@@ -43,7 +43,7 @@ def write_wide(folder: Path, pairs: list[Pair]) -> None:
 
 def check(tmp_path: Path, *flags: str, preset: str = "rain100l") -> None:
     folders = ["--train-folder", str(tmp_path / "train"), "--test-folder", str(tmp_path / "test")]
-    check_data.main([preset, *folders, "--release", "mine", "--patch-size", "48", *flags])
+    check_data.main([preset, *folders, "--dataset", "mine", "--patch-size", "48", *flags])
 
 
 def test_a_good_set(
@@ -172,8 +172,8 @@ def test_wrong_counts_are_noticed(
     write_rain100(tmp_path / "train", rainy_pairs[:2])
     write_rain100(tmp_path / "test", rainy_pairs[2:])
     with pytest.raises(UserError, match="2 problems"):
-        check(tmp_path, "--release", "old")
-    assert "200 pairs expected for this release" in capsys.readouterr().out
+        check(tmp_path, "--dataset", "rain100l")
+    assert "200 pairs expected for this dataset" in capsys.readouterr().out
 
 
 def test_check_data_without_folders() -> None:
@@ -247,11 +247,23 @@ def test_benchmark_prints_a_table(
     assert [cell.strip() for cell in rows[0]] == list(benchmark.COLUMNS)
     assert [row[1].strip() for row in rows[2:]] == ["forward", "train"]
     assert rows[2][0].strip() == "rescan, 149,823 parameters"
-    assert all(float(row[5]) > 0 for row in rows[2:])
-    macs = [float(row[6]) for row in rows[2:]]
+    for row in rows[2:]:
+        seconds, floor, ratio = (float(cell) for cell in row[5:8])
+        assert 0 < floor < seconds
+        assert ratio == pytest.approx(seconds / floor, rel=0.01)
+    macs = [float(row[8]) for row in rows[2:]]
     assert macs[1] == pytest.approx(3 * macs[0], rel=0.1)
-    assert rows[2][9].strip() == ""
-    assert 0 <= int(rows[3][9].strip().removesuffix("%")) < 100
+    assert rows[2][10].strip() == ""
+    assert 0 <= int(rows[3][10].strip().removesuffix("%")) < 100
+
+
+def test_the_floor_of_a_benchmark_is_the_time_of_its_multiply_adds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A 3x3 convolution of 64 channels in 256x256 pixels that takes 0.5 s."""
+    monkeypatch.setattr(benchmark, "_median_time", lambda *_: 0.5)
+    rate = benchmark._convolution_rate(torch.device("cpu"), torch.float32)
+    assert rate == 256 * 256 * 64 * 64 * 9 / 0.5
 
 
 def test_benchmark_measures_the_time_waited_for_data(monkeypatch: pytest.MonkeyPatch) -> None:

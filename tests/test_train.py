@@ -26,10 +26,12 @@ from config.networks import (
     PReNetConfig,
     RESCANConfig,
 )
-from config.schema import Camera, Config, Folders, Synthetic
+from config.schema import Camera, Config, Folders, Precision, Synthetic
 from models import JDNet
+from tools.check_gpu import GOLDEN_LOSSES
 from train import train
 from training import losses
+from training.dry_run import plan
 from training.interruption import Interruption
 from training.resume import resumed
 from training.run import Run, build_run
@@ -353,18 +355,10 @@ def test_golden_first_losses(tmp_path: Path) -> None:
         patch.setattr(RunLog, "event", stop_after_20)
         with pytest.raises(KeyboardInterrupt):
             train(config)
+    golden = json.loads(GOLDEN_LOSSES.read_text())  # 1 - SSIM
     # The number of threads changes the summation order; the difference doubles every two steps.
-    assert losses[:10] == pytest.approx(GOLDEN_LOSSES[:10], rel=1e-3)
-    assert losses[10:] == pytest.approx(GOLDEN_LOSSES[10:], rel=5e-2)
-
-
-# fmt: off
-GOLDEN_LOSSES = [  # 1 - SSIM
-    0.387702, 0.133893, 0.064340, 0.116545, 0.232867, 0.149219, 0.136781, 0.170703, 0.127796,
-    0.172675, 0.157206, 0.189565, 0.185622, 0.140404, 0.188248, 0.141041, 0.153431, 0.096547,
-    0.176477, 0.118781,
-]
-# fmt: on
+    assert losses[:10] == pytest.approx(golden[:10], rel=1e-3)
+    assert losses[10:] == pytest.approx(golden[10:], rel=5e-2)
 
 
 def test_bfloat16_trains(tiny: Config, tmp_path: Path) -> None:
@@ -375,6 +369,40 @@ def test_bfloat16_trains(tiny: Config, tmp_path: Path) -> None:
     losses = [[entry["1-ssim"] for entry in log_of(run, "step")] for run in (tiny, half)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.2)
+
+
+def test_a_run_keeps_the_precision_that_auto_chose(
+    tiny: Config,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Also on another machine; the result is that of the precision given by name."""
+
+    def machine(precision: Precision, folder: str) -> Config:
+        return replace(
+            tiny, machine=replace(tiny.machine, precision=precision), run=tmp_path / folder
+        )
+
+    train(machine("bfloat16", "named"))
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    auto = machine("auto", "auto")
+    train_until(auto, 4)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    capsys.readouterr()
+    assert "bfloat16 on cpu" in plan(auto)
+    train(auto)
+    assert "parameters on cpu in bfloat16" in capsys.readouterr().out
+    assert_identical(weights_of(auto), weights_of(machine("bfloat16", "named")))
+    assert log_of(auto, "start")[1]["config"]["machine"]["precision"] == "bfloat16"
+    with pytest.raises(UserError, match="precision bfloat16, now float32"):
+        train(machine("float32", "auto"))
+    slow = machine("auto", "slow")
+    train_until(slow, 4)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    train(slow)
+    train(tiny)
+    assert_identical(weights_of(slow), weights_of(tiny))
 
 
 @pytest.mark.parametrize("loss", ["mae", "mse"])

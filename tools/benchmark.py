@@ -6,10 +6,12 @@
     python -m tools.benchmark --modes forward train --sizes 64x64 --graph    # on a GPU
 
 Every row runs in its own process, so that its peak memory is its own. Times are the median of
-`--repeats` runs after a warm-up, synchronized on a GPU. GMAC includes the attention. The share is
-relative to the rate of a large matrix product on this device in the same precision. Waiting is the
-share of a training step that waits for the data loader, for square patches: if it is more than a
-few percent, more --workers or a faster disk make the training faster.
+`--repeats` runs after a warm-up, synchronized on a GPU. GMAC includes the attention; a training
+step counts as three forward passes. The floor is the time of as many multiply-adds in 3x3
+convolutions of 64 channels, measured in the same process, precision and threads; the ratio is the
+time over the floor. Waiting is the share of a training step that waits for the data loader, for
+square patches: if it is more than a few percent, more --workers or a faster disk make the training
+faster.
 
 `jdnet-plain` computes the equations of JDNet literally: attention by unfolding, with the relation's
 convolutions applied to every neighbour and everything saved for the backward; scales up-sampled and
@@ -29,8 +31,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from config.cli import tool_options
@@ -58,8 +59,8 @@ from utils.runtime import (
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = "jdnet-plain"
 COLUMNS = (
-    *("network", "mode", "images", "precision", "attention", "s", "GMAC", "share", "GiB"),
-    "waiting",
+    *("network", "mode", "images", "precision", "attention"),
+    *("s", "floor", "ratio", "GMAC", "GiB", "waiting"),
 )
 
 
@@ -112,8 +113,9 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
     if case["mode"] == "train" and width == height:
         waiting = f"{_waiting(run, images, case['workers'], case['repeats']):.0%}"
 
-    operations = 2 * count_macs(network, height, width) * case["batch"]
-    operations *= 3 if case["mode"] == "train" else 1  # the backward costs two forwards
+    macs = count_macs(network, height, width) * case["batch"]
+    macs *= 3 if case["mode"] == "train" else 1  # the backward costs two forwards
+    floor = macs / _convolution_rate(device, precision)
     attention = ""
     if isinstance(network, JDNet):
         unfolds = isinstance(network, PlainJDNet)
@@ -125,8 +127,9 @@ def measure(case: dict[str, Any]) -> dict[str, str]:
         "precision": case["precision"],
         "attention": attention,
         "s": f"{seconds:.4g}",
-        "GMAC": f"{operations / 2e9:.1f}",
-        "share": f"{operations / seconds / _matrix_rate(device, precision):.0%}",
+        "floor": f"{floor:.4g}",
+        "ratio": f"{seconds / floor:.2f}",
+        "GMAC": f"{macs / 1e9:.1f}",
         "GiB": f"{memory / 2**30:.2f}",
         "waiting": waiting,
     }
@@ -206,19 +209,16 @@ def _median_time(run: Callable[[], object], repeats: int, device: torch.device) 
     return median(seconds[2:])
 
 
-def _matrix_rate(device: torch.device, precision: torch.dtype) -> float:
-    """Operations per second of a large matrix product, computed as `@` or as a 1x1 convolution.
-
-    The two use different libraries, and on the CPU either may be twice as fast as the other.
-    """
-    side = 8192 if device.type == "cuda" else 2048
-    matrix = torch.rand(side, side, device=device, dtype=precision)
-    pixels, weight = matrix.view(1, side, 1, side).permute(0, 3, 1, 2), matrix[:, :, None, None]
-    seconds = (
-        _median_time(lambda: matrix @ matrix, 5, device),
-        _median_time(lambda: F.conv2d(pixels, weight), 5, device),
-    )
-    return 2 * side**3 / min(seconds)
+def _convolution_rate(device: torch.device, precision: torch.dtype) -> float:
+    """Multiply-adds per second of 3x3 convolutions of 64 channels, in the layout of the network."""
+    channels, side = 64, 1024 if device.type == "cuda" else 256
+    x = torch.rand(1, channels, side, side, device=device, dtype=precision)
+    x = x.contiguous(memory_format=torch.channels_last)
+    layer = nn.Conv2d(channels, channels, 3, padding=1, device=device, dtype=precision)
+    layer.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with torch.inference_mode():
+        seconds = _median_time(lambda: layer(x), 9, device)
+    return x.numel() * channels * 9 / seconds
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -3,14 +3,14 @@
     python -m tools.check_data rain100l
     python -m tools.check_data rain100h --train-folder DATA/train --test-folder DATA/test
 
-Compares the number of training and test pairs with the release. Reports images without a partner,
-unreadable and 16-bit files, pairs of different sizes, pairs of equal images, browser duplicates
-like `7 (1).png`, images smaller than a patch or than the window of SSIM, test backgrounds among the
-training images, and files of --clean and --layers that cannot be used. Reports halves or folders
-that look swapped: rain adds light, so the rainy image should be the brighter one. Notes scenes that
-appear in several pairs; the old Rain100L test set has nine, as released. Also tells whether the
-rain is one grey layer added to the clean image, as train.py --exchange requires. At last it opens
-the data as train.py does, with the same flags.
+Compares the number of training and test pairs with those of the dataset. Reports images without a
+partner, unreadable and 16-bit files, pairs of different sizes, pairs of equal images, browser
+duplicates like `7 (1).png`, images smaller than a patch or than the window of SSIM, test
+backgrounds among the training images, and files of --clean and --layers that cannot be used.
+Reports halves or folders that look swapped: rain adds light, so the rainy image should be the
+brighter one. Notes scenes that appear in several pairs; the old Rain100L test set has nine, as
+released. Also tells whether the rain is one grey layer added to the clean image, as train.py
+--exchange requires. At last it opens the data as train.py does, with the same flags.
 """
 
 import hashlib
@@ -22,10 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from config import release_of
+from config import facts_of
 from config.cli import train_config
 from config.schema import Config, Folders
-from data.layouts import PairFiles, find_pairs, list_in_order, read_pair
+from data.files import PairFiles, PairList, read_pair
+from data.layouts import find_pairs, list_in_order, test_sets
 from data.pairs import refuse_smaller
 from data.rain_layers import extract_layers, holds_pairs, rain_layer, read_layer, read_scene
 from training.run import open_data
@@ -54,13 +55,13 @@ class Use(NamedTuple):
 
 
 def check_set(
-    title: str, files: list[PairFiles], alone: list[Path], expected: int | None, use: Use
+    title: str, files: PairList, alone: list[Path], expected: Sequence[int], use: Use
 ) -> Report:
     """Read and check every pair of a set."""
     count = f"{title}: {len(files)} pairs"
     problems: list[str] = []
-    if expected and expected != len(files):
-        problems.append(f"{expected} pairs expected for this release")
+    if expected and len(files) not in expected:
+        problems.append(f"{' or '.join(map(str, expected))} pairs expected for this dataset")
     problems += [f"without a partner of the same name: {file.name}" for file in alone]
     problems += [
         f"looks like a browser duplicate: {file.name}"
@@ -206,33 +207,32 @@ def main(arguments: list[str]) -> None:
     data, recipe = config.data, config.training
     if not isinstance(data, Folders):
         raise UserError(f"{config.name} is not a dataset on disk: nothing to check")
-    facts = release_of(data)
-    expected = (facts.train_pairs, facts.test_pairs) if facts else (None, None)
-    train = Use(recipe.patch_size, recipe.validation, exchanged=config.rain.exchange > 0)
+    facts = facts_of(data)
+    sets: dict[str, tuple[Path, Sequence[int], Use]] = {}
+    if data.train_folder is not None:
+        train = Use(recipe.patch_size, recipe.validation, exchanged=config.rain.exchange > 0)
+        sets["train"] = data.train_folder, (facts.train_pairs,) if facts else (), train
+    for name, folder in test_sets(data).items():
+        known = facts.sets.get(name, facts) if facts else None
+        sets[f"test {name}".rstrip()] = folder, known.test_pairs if known else (), Use()
     reports = {}
-    for title, folder, count, use in zip(
-        ("train", "test"),
-        (data.train_folder, data.test_folder),
-        expected,
-        (train, Use()),
-        strict=True,
-    ):
-        if folder is not None:
-            alone: list[Path] = []
-            try:
-                files = find_pairs(folder, data.layout, data.order, alone)
-                reports[title] = check_set(f"{title} {folder}", files, alone, count, use)
-            except UserError as error:
-                reports[title] = Report([f"{title} {folder}: {error}"], 1, {})
+    for title, (folder, expected, use) in sets.items():
+        alone: list[Path] = []
+        try:
+            files = find_pairs(folder, data.layout, data.order, alone)
+            reports[title] = check_set(f"{title} {folder}", files, alone, expected, use)
+        except UserError as error:
+            reports[title] = Report([f"{title} {folder}: {error}"], 1, {})
     found = [*reports.values(), *check_extra(config, data)]
     for report in found:
         print("\n".join(report.lines))
     problems = sum(report.problems for report in found)
-    if len(reports) == 2:
-        shared = reports["train"].clean.keys() & reports["test"].clean.keys()
-        names = sorted(name for key in shared for name in reports["test"].clean[key])
-        print(f"test backgrounds among the training images: {len(names)}")
-        problems += bool(names)
+    if "train" in reports and len(reports) > 1:
+        trained = reports.pop("train").clean
+        tested = [item for report in reports.values() for item in report.clean.items()]
+        shared = [name for scene, names in tested if scene in trained for name in names]
+        print(f"test backgrounds among the training images: {len(shared)}")
+        problems += bool(shared)
     if not problems and data.train_folder is not None:
         try:
             open_data(config)

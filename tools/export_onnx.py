@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,13 +20,13 @@ from torch import Tensor, nn
 from config import default_weights
 from config.cli import tool_options
 from models import JDNet, Network, load_network
-from models.jdnet.activation import SLOPE
-from models.jdnet.equations import derain
-from models.jdnet.self_attention import SelfAttention, patch_coordinates
+from models.jdnet.activation import leaky_relu
+from models.jdnet.self_attention import patch_coordinates
 from utils.errors import UserError, run_command
 from utils.files import refuse_overwriting, replacing
 
 TOLERANCE = 1e-4
+GROUP = 4  # concatenated features
 SIZES = ((32, 32), (97, 131), (114, 122))  # ONNX's own up-sampling differs at the last
 
 
@@ -42,7 +41,7 @@ class Options:
 
 
 class PortableJDNet(nn.Module):
-    """The written-out JDNet in operations of ONNX, with Eq. 2-4 in less memory."""
+    """JDNet in operations of ONNX."""
 
     def __init__(self, network: JDNet) -> None:
         super().__init__()
@@ -50,31 +49,28 @@ class PortableJDNet(nn.Module):
 
     def forward(self, rainy: Tensor) -> Tensor:
         """[1, 3, H, W] -> [1, 3, H, W], H and W at least `JDNet.smallest`."""
-        image = self.network.position == "image"
+        network = self.network
+        image = network.position == "image"
         place = _image_coordinates(rainy) if image else patch_coordinates(rainy)
-        return derain(self.network, rainy, place, _weigh_neighbours)
+        x = leaky_relu(network.head(rainy))
+        groups = [[x]]
+        for unit, dense in zip(network.units, network.dense, strict=True):
+            if len(groups[-1]) == GROUP:
+                groups[-1] = [torch.cat(groups[-1], dim=1)]
+                groups.append([])
+            groups[-1].append(unit(x, place))
+            assert isinstance(dense, nn.Conv2d)
+            x = leaky_relu(_fuse([torch.cat(group, dim=1) for group in groups], dense))
+        return rainy - leaky_relu(network.tail(x))  # Eq. 1
 
 
-def _weigh_neighbours(
-    m: SelfAttention, phi: Tensor, psi: Tensor, beta: Tensor, position: Tensor
-) -> Tensor:
-    """`equations.weigh_neighbours`, one channel at a time."""
-    queries = torch.cat([phi, position], dim=1).split(1, dim=1)
-    keys = _neighbours(torch.cat([psi, position], dim=1), m.footprint)
-    gamma = (m.gamma2.weight.flatten(1) @ m.gamma1.weight.flatten(1)).flatten()
-    logits = torch.zeros(())
-    for weight, query, key in zip(gamma, queries, keys, strict=True):
-        logits = logits + weight * F.leaky_relu(query - key, SLOPE)  # Eq. 4
-    alpha = logits.softmax(dim=1)  # Eq. 3: [1, K*K, H, W]
-    values = _neighbours(beta, m.footprint)
-    return torch.cat([(alpha * value).sum(dim=1, keepdim=True) for value in values], dim=1)  # Eq. 2
-
-
-def _neighbours(x: Tensor, footprint: int) -> list[Tensor]:
-    """Unfold with convolutions: [1, C, H, W] -> C tensors [1, K*K, H, W]; reflected border."""
-    one_hot = torch.eye(footprint**2).view(-1, 1, footprint, footprint)
-    padded = F.pad(x, [footprint // 2] * 4, mode="reflect")
-    return [F.conv2d(channel, one_hot) for channel in padded.split(1, dim=1)]
+def _fuse(groups: Sequence[Tensor], layer: nn.Conv2d) -> Tensor:
+    """layer(cat(groups)), without that concatenation."""
+    first, *others = layer.weight.split([group.shape[1] for group in groups], dim=1)
+    out = F.conv2d(groups[0], first, layer.bias)
+    for group, weight in zip(groups[1:], others, strict=True):
+        out = out + F.conv2d(group, weight)
+    return out
 
 
 def _image_coordinates(x: Tensor) -> Tensor:
@@ -83,27 +79,14 @@ def _image_coordinates(x: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(columns, rows, indexing="xy")).unsqueeze(0)
 
 
-def _nearest(x: Any, size: Any, _scales: None = None) -> Any:
-    """F.interpolate with PyTorch's rounding: ONNX's Resize takes other pixels at some sizes."""
-    from onnxscript import FLOAT, INT64
-    from onnxscript import opset18 as op
-
-    for axis in (3, 2):
-        wanted = op.Gather(size, op.Constant(value_int=axis - 2))
-        length = op.Squeeze(op.Shape(x, start=axis, end=axis + 1))
-        step = op.Div(op.Cast(length, to=FLOAT.dtype), op.Cast(wanted, to=FLOAT.dtype))
-        target = op.Range(op.Constant(value_int=0), wanted, op.Constant(value_int=1))
-        source = op.Floor(op.Mul(op.Cast(target, to=FLOAT.dtype), step))
-        x = op.Gather(x, op.Cast(source, to=INT64.dtype), axis=axis)
-    return x
-
-
 def export(network: Network) -> bytes:
     """The ONNX file of a network in evaluation mode, for images of any size from 32x32 up.
 
     Raises:
         UserError: torch can export the network for a single size only.
     """
+    from tools import onnx_operators
+
     sides = {axis: torch.export.Dim(name, min=32) for axis, name in ((2, "height"), (3, "width"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch uses what torch deprecates
@@ -113,7 +96,11 @@ def export(network: Network) -> bytes:
             dynamic_shapes=(sides,),
             input_names=["rainy"],
             output_names=["derained"],
-            custom_translation_table={torch.ops.aten.upsample_nearest2d.vec: _nearest},
+            custom_translation_table={
+                torch.ops.aten.upsample_nearest2d.vec: onnx_operators.upsample_nearest,
+                torch.ops.jdnet.fuse_scales.default: onnx_operators.fuse_scales,
+                torch.ops.jdnet.pairwise_attention.default: onnx_operators.pairwise_attention,
+            },
             verbose=False,
         )
     assert program is not None

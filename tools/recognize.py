@@ -5,9 +5,10 @@
     python -m tools.recognize rainy/ derained/ clean/ --model yolox_nano.onnx --score 0.3
 
 Images are matched by the common part of their names: rain-7, norain-7, 7x2 and 7_GT are all 7.
-Rainy and clean images without a derained one are left out. Writes a picture per image and
-recognized.csv, and prints a line per image. With clean images it also says how well what is found
-in the rainy and in the derained images agrees with what is found in the clean ones.
+Several may belong to one clean image, as 901_1 and 901_14 to 901. Rainy and clean images without a
+derained one are left out. Writes a picture per image and recognized.csv, and prints a line per
+image. With clean images it also says how well what is found in the rainy and in the derained images
+agrees with what is found in the clean ones.
 """
 
 import csv
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.cli import tool_options
-from data.layouts import match_names, pair_key
+from data.layouts import find_partners
 from tools.onnx_detector import onnx_task
 from tools.recognition import (
     MIN_SCORE,
@@ -91,9 +92,7 @@ def _partners(derained: list[Path], folder: Path, role: str) -> list[Path]:
     files = list_images(folder)
     # A Rain100 folder holds both.
     files = [f for f in files if f.name.startswith("norain-") == (role == "clean")] or files
-    wanted = {pair_key(file) for file in derained}
-    pairs = match_names([file for file in files if pair_key(file) in wanted], derained)
-    partners = {pair.clean: pair.rainy for pair in pairs}
+    partners = {pair.rainy: pair.clean for pair in find_partners(derained, files)}
     return [partners[file] for file in derained]
 
 

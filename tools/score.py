@@ -2,12 +2,14 @@
 
     python -m tools.score derained/ datasets/Rain100L
     python -m tools.score derained/ datasets/Rain100L --conventions y rgb --csv scores.csv
+    python -m tools.score derained/ datasets/SPA/real_test_1000.txt
     python -m tools.score derained/
 
-Images are matched by the common part of their names: rain-7, norain-7, 7x2 and 7_GT are all 7. In a
-Rain100 folder, the clean images (norain-N.png) are the ground truth. Ground truths without a
-derained image are skipped; the printed count shows how many images were scored. One folder alone
-gets NIQE, BRISQUE and PIQE, which need no ground truth.
+Images are matched by the common part of their names: rain-7, norain-7, 7x2 and 7_GT are all 7.
+Several may belong to one ground truth, as 901_1 and 901_14 to 901. In a Rain100 folder, the clean
+images (norain-N.png) are the ground truth. A list file gives the ground truth of each rainy image.
+Ground truths without a derained image are skipped; the printed count shows how many were used. One
+folder alone gets NIQE, BRISQUE and PIQE, which need no ground truth.
 """
 
 import csv
@@ -21,7 +23,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from config.cli import tool_options
-from data.layouts import match_names, pair_key
+from data.layouts import find_pairs, find_partners, ground_truths, with_ground_truth
 from evaluation.photographs import measure, quality_table
 from utils.conventions import CONVENTIONS, Convention
 from utils.errors import UserError, run_command
@@ -36,7 +38,7 @@ class Options:
     """What to score."""
 
     folders: tuple[Path, ...]
-    """DERAINED [CLEAN]: the folder of images to score, and the folder of ground truths."""
+    """DERAINED [CLEAN]: a folder of images, and the folder or list file of their ground truths."""
     conventions: tuple[Convention, ...] = CONVENTIONS
     """Metric conventions, defined in docs/metrics.md."""
     csv: Path | None = None
@@ -60,11 +62,15 @@ def main(arguments: list[str]) -> None:
     if len(options.folders) == 1:
         score_alone(options.folders[0], options.csv)
         return
-    clean = list_images(options.folders[1])
-    clean = [f for f in clean if f.name.startswith("norain-")] or clean
-    derained = list_images(options.folders[0])
-    wanted = {pair_key(f) for f in derained}
-    pairs = match_names(derained, [f for f in clean if pair_key(f) in wanted])
+    folder, truths = options.folders
+    derained = list_images(folder)
+    if truths.is_file():
+        listed = find_pairs(truths, "list")
+        clean = [files.clean for files in listed]
+        pairs = with_ground_truth(derained, listed)
+    else:
+        clean = ground_truths(truths)
+        pairs = find_partners(derained, clean)
     for file in (file for files in pairs for file in (files.rainy, files.clean)):
         if options.csv is not None:
             refuse_overwriting(file, options.csv)
@@ -78,8 +84,9 @@ def main(arguments: list[str]) -> None:
                 raise UserError(f"cannot score {files.rainy} in {convention}: {error}") from None
             rows.append(Row(files.rainy.name, convention, *(v.item() for v in result)))
 
-    folder, truth_folder = options.folders
-    print(f"{folder} against {truth_folder}, {len(pairs)} of {len(clean)} images\n")
+    used = len({files.clean for files in pairs})
+    count = f"{len(pairs)} images" if used < len(pairs) else f"{used} of {len(set(clean))} images"
+    print(f"{folder} against {truths}, {count}\n")
     print(f"{'':<12}      PSNR    SSIM")
     for convention in options.conventions:
         psnr = fmean(row.psnr for row in rows if row.convention == convention)

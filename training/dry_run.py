@@ -6,6 +6,7 @@ import torch
 
 from config.schema import Config
 from training.losses import make_loss
+from training.resume import settled
 from training.run import build_network, open_data
 from training.schedule import describe_schedule, patches_per_step, total_steps
 from utils.runtime import (
@@ -27,6 +28,7 @@ def plan(config: Config) -> str:
     Raises:
         UserError: the data cannot be used.
     """
+    config = settled(config)
     recipe = config.training
     device = choose_device(config.machine.device)
     precision = choose_precision(config.machine.precision, device)

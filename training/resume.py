@@ -7,21 +7,43 @@ is that of the network and of the optimizer.
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from filelock import FileLock, Timeout
 from torch import nn
 
-from config.schema import as_dict
-from training.run import Run
+from config.schema import Config, Precision, as_dict
+from training.run import Run, folder_of
 from training.schedule import LENGTH, same_so_far
 from utils import checkpoint, ranks
 from utils.errors import UserError
 from utils.files import writing
 from utils.runlog import RunLog
+from utils.runtime import choose_device, name_precision
+
+
+def settled(config: Config) -> Config:
+    """Replace the precision `auto`, by that of the run to resume, else by the best for the device.
+
+    So a run keeps its precision on another machine. All ranks take the choice of the first one.
+
+    Raises:
+        UserError: the resume state is damaged, or the device is not available.
+    """
+    machine = config.machine
+    if machine.precision != "auto":
+        return config
+
+    def choose() -> str:
+        state = read_state(folder_of(config)) or {}
+        stored = json.loads(state.get("settings", "{}")).get("precision", "auto")
+        return name_precision(stored, choose_device(ranks.local_device(machine.device)))
+
+    precision = cast(Precision, ranks.from_main(choose))
+    return replace(config, machine=replace(machine, precision=precision))
 
 
 @contextmanager

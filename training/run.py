@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from config.schema import Config, as_dict
 from data.open import TrainingData, open_training, refuse_output
-from data.pairs import Pairs
+from data.pairs import Pairs, smaller_than, streams
 from data.patches import PatchPair
 from models.load import grow
 from models.network import Network
@@ -27,7 +27,7 @@ from utils.errors import UserError
 from utils.files import is_same
 from utils.metrics import WINDOW
 from utils.runlog import RunLog
-from utils.runtime import autocast, choose_device, choose_precision, provenance
+from utils.runtime import autocast, choose_device, choose_precision, cores, provenance
 
 
 class SupervisedOutputs(nn.Module):
@@ -71,8 +71,16 @@ class Run:
         return self.data.validation or self.data.test[: self.config.monitoring.eval_pairs]
 
 
+def folder_of(config: Config) -> Path:
+    """The folder of a run."""
+    return config.run or Path("runs") / config.name
+
+
 def build_run(config: Config) -> Run:
     """Build a run that has done no steps; writes nothing.
+
+    Args:
+        config: with a precision other than auto, see `training.resume.settled`.
 
     Raises:
         UserError: the data or the initial weights cannot be used, or the batch cannot be divided
@@ -80,7 +88,7 @@ def build_run(config: Config) -> Run:
     """
     recipe = config.training
     ranks.share_of_batch(recipe.batch_size)
-    folder = config.run or Path("runs") / config.name
+    folder = folder_of(config)
     if config.init_from and is_same(config.init_from.resolve().parent, folder):
         raise UserError(
             f"--init-from {config.init_from} would be overwritten: copy it elsewhere, or choose "
@@ -122,20 +130,26 @@ def open_data(config: Config) -> TrainingData:
         UserError: the data cannot be used.
     """
     data = open_training(config)
-    for pair in (*data.test, *data.validation):  # fail now, not after the training
-        if min(pair.clean.shape[:2]) < WINDOW:
+    for pairs in (data.test, data.validation):  # fail now, not after the training
+        if (small := smaller_than(pairs, WINDOW)) is not None:
             raise UserError(
-                f"cannot score {pair.name}: it is smaller than {WINDOW}x{WINDOW} pixels"
+                f"cannot score {small.name}: it is smaller than {WINDOW}x{WINDOW} pixels"
             )
     return data
 
 
 def hash_data(data: TrainingData) -> str:
-    """SHA-256 of all pixels of the training and validation data."""
+    """SHA-256 of all pixels of the training and validation data.
+
+    Pairs that do not fit in memory are described by their files: names, lengths and dates.
+    """
     pixels = hashlib.sha256()
-    for pair in (*data.patches.pairs, *data.validation):
-        pixels.update(pair.rainy.tobytes())
-        pixels.update(pair.clean.tobytes())
+    if data.fingerprint is not None:
+        pixels.update(data.fingerprint.encode())
+    else:
+        for pair in (*data.patches.pairs, *data.validation):
+            pixels.update(pair.rainy.tobytes())
+            pixels.update(pair.clean.tobytes())
     # The first source contains the layers of the pairs, which are already hashed.
     layers = [image for source in data.patches.sources[1:] for image in source.images]
     for image in (*data.patches.clean_scenes, *layers):
@@ -176,12 +190,22 @@ def batches(run: Run) -> Iterator[PatchPair]:
     loader = DataLoader(
         run.data.patches,
         batch_sampler=([k * size + position for position in share] for k in todo),
-        num_workers=run.config.workers,
+        num_workers=loading_processes(run),
         pin_memory=run.device.type == "cuda",
         worker_init_fn=_ignore_interrupts,
     )
-    for images in loader:
-        yield PatchPair(*(tensor.to(run.device, non_blocking=True) for tensor in images))
+    try:
+        for images in loader:
+            yield PatchPair(*(tensor.to(run.device, non_blocking=True) for tensor in images))
+    except UserError as error:  # that of a loading process arrives with its traceback
+        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+
+
+def loading_processes(run: Run) -> int:
+    """Number of data loading processes: two, or this process's share of the cores for streams."""
+    if run.config.workers is not None:
+        return run.config.workers
+    return max(1, cores() // ranks.local_size()) if streams(run.data.patches.pairs) else 2
 
 
 def _ignore_interrupts(worker: int) -> None:

@@ -3,11 +3,13 @@
 import contextlib
 import copy
 import ctypes
+import os
 import platform
 import shlex
 import subprocess
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +45,60 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether all processors of a device have instructions for bfloat16.
+
+    Without them bfloat16 is converted to float32 and back in every layer, which is slower than
+    float32. On the CPU these are AMX and AVX-512 BF16; other processors have not been tried.
+    """
+    if device.type == "cuda":
+        return all(torch.cuda.get_device_capability(gpu) >= (8, 0) for gpu in _gpus(device))
+    instructions = torch.cpu.get_capabilities()
+    names = ("amx_bf16", "avx512_bf16")
+    return device.type == "cpu" and any(instructions.get(name, False) for name in names)
+
+
+def name_precision(name: str, device: torch.device) -> str:
+    """Replace `auto`: by bfloat16 if the device has instructions for it, else by float32."""
+    if name != "auto":
+        return name
+    return "bfloat16" if has_fast_bfloat16(device) else "float32"
+
+
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Set the precision of float32 products on GPUs; return the dtype for `autocast`.
+    """Set the precision of float32 convolutions on GPUs; return the dtype for `autocast`.
+
+    Prints a note, once, if bfloat16 is asked for by name where it is slower.
 
     Args:
-        name: float32 is exact; tf32 computes float32 products with 10 bits of mantissa, which
-            newer GPUs do faster; bfloat16 computes convolutions in bfloat16.
+        name: float32 is exact; tf32 computes convolutions with 10 bits of mantissa, which newer
+            GPUs do faster; bfloat16 computes them in bfloat16; auto: see `name_precision`.
         device: device of the network.
 
     Raises:
         UserError: tf32 without a GPU, or another name.
     """
-    if name not in (names := ("float32", "tf32", "bfloat16")):
+    if name not in (names := ("auto", "float32", "tf32", "bfloat16")):
         raise UserError(f"no precision {name!r}: expected {', '.join(names)}")
     if name == "tf32" and device.type != "cuda":
         raise UserError(f"--precision tf32 needs a GPU, got {device}: use float32 or bfloat16")
+    if name == "bfloat16" and not has_fast_bfloat16(device):
+        _note_slow_bfloat16(device)
+    name = name_precision(name, device)
     torch.backends.cudnn.allow_tf32 = name == "tf32"
-    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+    # Not the matrix products: SSIM takes differences of moments, and the attention of neighbouring
+    # coordinates, which 10 bits cannot tell apart.
+    torch.backends.cuda.matmul.allow_tf32 = False
     return torch.bfloat16 if name == "bfloat16" else torch.float32
+
+
+@cache
+def _note_slow_bfloat16(device: torch.device) -> None:
+    print(
+        f"note: no bfloat16 instructions found for {device}: --precision float32 is usually faster "
+        "there (auto chooses)",
+        file=sys.stderr,
+    )
 
 
 def autocast(
@@ -74,6 +112,13 @@ def set_threads(count: int | None) -> None:
     """Set the number of CPU threads; None keeps PyTorch's default, all cores."""
     if count is not None:
         torch.set_num_threads(count)
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_freed_memory() -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -210,14 +211,14 @@ def test_a_folder_that_cannot_be_opened_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touch(tmp_path / "in" / "a.png", tmp_path / "in" / "closed" / "b.png")
-    entries = Path.iterdir
+    entries = os.scandir
 
-    def iterdir(folder: Path) -> Iterator[Path]:
+    def scandir(folder: Path) -> AbstractContextManager[Iterator[os.DirEntry[str]]]:
         if folder.name == "closed":
             raise PermissionError(errno.EACCES, "Permission denied")
         return entries(folder)
 
-    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr("utils.files.os.scandir", scandir)
     found = list_files(tmp_path / "in", recursive=True)
     assert found.files == [tmp_path / "in" / "a.png"]
     assert found.unreadable == [f"{tmp_path}/in/closed: Permission denied"]
@@ -295,7 +296,7 @@ def test_a_file_that_killed_a_run_comes_last_in_the_next(
 
     def die(
         network: Derainer, source: Path, target: Path, settings: ShowConfig
-    ) -> tuple[Path, float]:
+    ) -> tuple[Path, float, int]:
         if source.name == deadly:
             raise RuntimeError("killed")
         return derain(network, source, target, settings)

@@ -21,7 +21,9 @@ from config.networks import JDNetConfig
 from models import Derainer, JDNet
 from utils import checkpoint
 from utils.errors import UserError
-from utils.image import hstack
+from utils.image import hstack, read_image, write_image
+from utils.photo import record
+from utils.photo.neighbours import FRAMES
 from utils.photo.outputs import existing_result
 from utils.photo.video import Frames, video_writer
 
@@ -375,6 +377,56 @@ def test_show_derains_videos(
             assert np.abs(pixels[:47].astype(int) - target).mean() < 5
         assert [round(1000 * frame.time) for frame in decode(result)] == times
         assert sound_of(result) == sound_of(source)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 3])
+def test_show_derains_numbered_images(tmp_path: Path, weights: Path, count: int) -> None:
+    """They are frames of a video. Those that cannot be read are skipped; strips are written."""
+    folder, output = tmp_path / "in", tmp_path / "out"
+    rainy = [scene(i) for i in range(4)]
+    for i, pixels in enumerate(rainy):
+        write_image(folder / f"{i + 8}.png", pixels)
+    (folder / "10.png").write_bytes(b"no image")
+    write_image(folder / "other.png", rainy[0])
+    flags = ["--weights", str(weights), "--output", str(output), "--strips", "--report"]
+    with pytest.raises(UserError, match="1 of 5 files"):
+        show.main([str(folder), *flags, "--frames", str(count)])
+    results, _ = record.read(output)
+    assert {result.target.name: result.frames for result in results} == {
+        "8.png": count,
+        "9.png": count,
+        "11.png": count,
+        "other.png": 1,
+    }
+    film = show.Film(Derainer(weights), "in", count)
+    frames = [frame for i in (0, 1, 3) for frame in film.add(rainy[i], i)] + film.finish()
+    for frame, name in zip(frames, ("8.png", "9.png", "11.png"), strict=True):
+        assert np.array_equal(read_image(output / name), frame.derained)
+        strip = hstack(rainy[frame.tag], frame.derained)
+        assert np.array_equal(read_image(output / "strips" / name), strip)
+    page = (output / "report" / "index.html").read_text()
+    assert ("3 frames together" in page) == (count == 3)
+
+
+@pytest.mark.slow
+def test_show_uses_neighbours_in_videos(tmp_path: Path, weights: Path) -> None:
+    """By default; the frames keep their times, which vary, with what belongs to them."""
+    source = tmp_path / "clip.mkv"
+    times, shown = [0, 40, 200, 240, 300, 800, 840, 900, 1000], [0, 1, 2, 2, 3, 4, 5, 6, 7]
+    rainy = [scene(i) for i in shown]
+    film(source, times, rainy, video="ffv1", pix_fmt="bgr0")
+    for flags, count in (([], FRAMES), (["--frames", "1"], 1)):
+        output = tmp_path / str(count)
+        show.main([str(source), "--weights", str(weights), "--output", str(output), *flags])
+        result = output / "clip.mp4"
+        assert [round(1000 * frame.time) for frame in decode(result)] == times
+        assert sound_of(result) == sound_of(source)
+        together = show.Film(Derainer(weights), "clip", count)
+        frames = [frame for pixels in rainy for frame in together.add(pixels, None)]
+        for pixels, frame in zip(Frames(result), frames + together.finish(), strict=True):
+            assert np.abs(pixels.astype(int) - frame.derained).mean() < 5
+        assert [result.frames for result in record.read(output)[0]] == [count]
 
 
 def test_clips_joined_byte_by_byte_follow_each_other(tmp_path: Path) -> None:

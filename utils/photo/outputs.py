@@ -94,6 +94,22 @@ def _name(folders: dict[Path, Path], image_format: str) -> dict[Path, Path]:
     return targets
 
 
+def numbered(sources: Iterable[Path]) -> list[list[Path]]:
+    """Group images of a folder whose names differ in a number at the end only, in its order.
+
+    Returns:
+        All sources. Groups of one are no frames of a video.
+    """
+    groups: dict[object, list[tuple[int, Path]]] = {}
+    for source in sources:
+        name = re.sub("[0-9]+$", "", source.stem)
+        number = source.stem[len(name) :]
+        single = is_video(source) or not number
+        key = source if single else (source.parent, name, source.suffix)
+        groups.setdefault(key, []).append((int(number or 0), source))
+    return [[source for _, source in sorted(group)] for group in groups.values()]
+
+
 def existing_result(source: Path, target: Path) -> Path | None:
     """The output of a source if it exists; that of a video may have become a .mov."""
     if file_id(target) and target.is_file():

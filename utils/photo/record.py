@@ -2,7 +2,7 @@
 
 Each run appends a line with its facts, {"run": {...}}, and then two lines per result,
 {"begun": "a.png"} and {"result": "a.png", "source": ..., "size": [W, H], "seconds": ...,
-"scale": ...}.
+"scale": ..., "frames": ...}.
 """
 
 import json
@@ -31,6 +31,7 @@ class Result(NamedTuple):
     size: tuple[int, int]  # width and height in pixels
     seconds: float
     scale: float  # by which the image was reduced
+    frames: int  # that were looked at together
     run: int  # index into the facts
 
 
@@ -40,17 +41,23 @@ class Record:
     Args:
         folder: the output folder.
         facts: about this run, by heading; plain JSON values.
+
+    Attributes:
+        count: results that were added, or could not be because of a fault of the record.
     """
 
     def __init__(self, folder: Path, facts: Facts) -> None:
         self.folder, self._head = folder, {"run": facts}
+        self.count = 0
 
     def begin(self, target: Path) -> None:
         """Note that work on a result begins; see `unfinished`."""
         with suppress(OSError, ValueError):  # `add` prints it
             self._append({"begun": target.relative_to(self.folder).as_posix()})
 
-    def add(self, source: Path, target: Path, seconds: float, scale: float = 1.0) -> None:
+    def add(
+        self, source: Path, target: Path, seconds: float, scale: float = 1.0, frames: int = 1
+    ) -> None:
         """Add a result.
 
         Args:
@@ -58,7 +65,9 @@ class Record:
             target: the derained file, somewhere in the folder.
             seconds: time it took.
             scale: by which the image was reduced, see `models.scale`.
+            frames: that were looked at together, see `utils.photo.neighbours`.
         """
+        self.count += 1
         try:
             result = {
                 "result": target.relative_to(self.folder).as_posix(),
@@ -66,6 +75,7 @@ class Record:
                 "size": _size(target),
                 "seconds": seconds,
                 "scale": scale,
+                "frames": frames,
             }
             self._append(result)
         except Exception as error:  # the picture is written, and the next one may be, too
@@ -124,6 +134,7 @@ def read(folder: Path) -> tuple[list[Result], list[Facts]]:
                     (width, height),
                     line["seconds"],
                     line["scale"],
+                    line.get("frames", 1),
                     len(runs) - 1,
                 )
         except (ValueError, LookupError, TypeError):

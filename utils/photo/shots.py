@@ -14,10 +14,14 @@ class Shot:
 
     def __init__(self) -> None:
         self._last: np.ndarray | None = None
+        self._kind: object = None
 
     def begins_with(self, frame: Pixels) -> bool:
         """Whether a frame, [H, W, 3 or 4], is the first of a shot. Call it for every frame."""
         grey = frame[..., :3].mean(axis=2) / np.iinfo(frame.dtype).max
         thumbnail = cv2.resize(grey.astype(np.float32), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
         last, self._last = self._last, thumbnail
-        return last is None or float(np.abs(thumbnail - last).mean()) > CUT
+        kind, self._kind = self._kind, (frame.shape, frame.dtype)
+        if last is None or kind != self._kind:
+            return True
+        return float(np.abs(thumbnail - last).mean()) > CUT

@@ -1,11 +1,11 @@
 """Read and write videos with FFmpeg, through PyAV. Frames are uint8 [H, W, 3], RGB, upright."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import av
 import numpy as np
@@ -155,9 +155,15 @@ class _Clock:
         return time + self.shift
 
 
+class Write(Protocol):
+    """Appends the changed pixels of a frame to a video; the frame is by default `Frames.frame`."""
+
+    def __call__(self, pixels: Pixels, frame: av.VideoFrame | None = None) -> None: ...  # noqa: D102
+
+
 @contextmanager
-def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels], None], Path]]:
-    """Yield a function that appends the changed pixels of `source.frame` to a video, and its path.
+def video_writer(path: Path, source: Frames) -> Iterator[tuple[Write, Path]]:
+    """Yield a function that appends the changed pixels of a frame to a video, and its path.
 
     The picture is H.264 with 8 bits and 4:2:0 chroma, which plays everywhere. It keeps the time
     stamps, colour tags and pixel aspect ratio of the source. 4:2:0 needs even sides: odd ones are
@@ -196,9 +202,9 @@ def video_writer(path: Path, source: Frames) -> Iterator[tuple[Callable[[Pixels]
                 copying = _copy(original, copies, output, start, source.notes)
                 heard = -math.inf
 
-                def write(pixels: Pixels) -> None:
+                def write(pixels: Pixels, frame: Any = None) -> None:
                     nonlocal heard
-                    frame: Any = _to_frame(pixels, source.frame)
+                    frame = _to_frame(pixels, frame or source.frame)
                     frame.pts -= round(start / frame.time_base)
                     if not video.codec_context.is_open:
                         _adjust(video, frame, source)

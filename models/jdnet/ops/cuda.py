@@ -5,10 +5,6 @@ runs the same kernels on the CPU, very slowly: for tests.
 """
 
 import os
-import subprocess
-import sys
-from functools import cache
-from threading import Lock
 from typing import Any
 
 import torch
@@ -16,6 +12,8 @@ from torch import Tensor
 
 from models.jdnet.activation import SLOPE
 from models.jdnet.ops.inputs import Inputs
+from models.jdnet.ops.self_check import passes
+from models.jdnet.ops.shifts import compare
 
 BLOCK = 128  # positions per program: one for each thread of Triton's four warps
 MAX_FOOTPRINT = 15  # MAX_K of the C++ code
@@ -30,36 +28,8 @@ def is_usable(x: Tensor, footprint: int) -> bool:
 
 
 def works_on(device: torch.device) -> bool:
-    """Whether Triton and the C compiler it needs work here; if not, says so once on stderr.
-
-    One thread at a time, because DataParallel calls this from one thread per GPU.
-    """
-    with _COMPILING:
-        return _compiles_on(device)
-
-
-_COMPILING = Lock()
-
-
-@cache
-def _compiles_on(device: torch.device) -> bool:
-    ones = torch.ones(1, 3, 1, 1, device=device)
-    try:
-        forward(Inputs(ones, ones[:, :1], ones.new_ones(2)), 1)
-    except Exception as error:
-        if not _is_of_a_compiler(error):
-            raise  # for example out of memory, which the next call may not be
-        first = (str(error).strip() or repr(error)).splitlines()[0]
-        print(f"note: slower PyTorch operators are used (triton: {first})", file=sys.stderr)
-        return False
-    return True
-
-
-def _is_of_a_compiler(error: Exception) -> bool:
-    """Whether Triton is missing, cannot compile, or does not find a working C compiler."""
-    missing = isinstance(error, ImportError) or "C compiler" in str(error)
-    failed = isinstance(error, OSError | subprocess.SubprocessError)
-    return missing or failed or type(error).__module__.startswith("triton.")
+    """Whether Triton works here and its kernels compute the right results; if not, says so once."""
+    return passes("triton", device, lambda: compare(forward, backward, device))
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from models.jdnet.ops.inputs import Inputs
 from models.jdnet.ops.library import load
+from models.jdnet.ops.self_check import passes
+from models.jdnet.ops.shifts import compare
 
 
 def is_usable(x: Tensor, footprint: int) -> bool:
@@ -14,7 +16,9 @@ def is_usable(x: Tensor, footprint: int) -> bool:
     if x.device.type != "cpu" or x.dtype != torch.float32:
         return False
     library = load()
-    return library is not None and footprint <= library.pairwise_attention_largest_footprint()
+    if library is None or footprint > library.pairwise_attention_largest_footprint():
+        return False
+    return passes("C++ attention", x.device, lambda: compare(forward, backward, x.device))
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:

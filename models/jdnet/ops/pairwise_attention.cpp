@@ -96,7 +96,7 @@ inline void write(Floats value, float *to, const Block &block) {
 
 // e^x for x <= 0, relative error about 1e-7.
 inline Floats exp_of_negative(Floats x) {
-    x = x < -87.0f ? all(-87.0f) : x;  // this order of the comparison keeps NaN
+    x = all(-87.0f) > x ? all(-87.0f) : x;  // a maximum; in this order it keeps NaN
     const auto whole = __builtin_convertvector(x * 1.44269504f - 0.5f, Lanes<int32_t>);  // nearest
     const auto n = __builtin_convertvector(whole, Floats);
     const Floats r = x - n * 0.693145752f - n * 1.42860677e-6f;  // ln 2 in two parts
@@ -109,33 +109,51 @@ inline Floats exp_of_negative(Floats x) {
     return e * reinterpret_cast<Floats>((whole + 127) << 23);
 }
 
-// Logits of Eq. 3 and 4 at one shift: sum over channels of gamma_c * LeakyReLU(query_c - key_c).
-template <bool WHOLE>
-inline Floats relation(const float *query, const float *key, const float *gamma, int64_t channels,
-                       int64_t plane, int64_t padded_plane, const Block &block) {
-    Floats sum{};
-    for (int64_t c = 0; c < channels; ++c) {
-        const Floats difference = read<WHOLE>(query + c * plane, block) -
-                                  read<WHOLE>(key + c * padded_plane, block);
-        sum += gamma[c] * leaky_relu(difference);
+// Add the logits of Eq. 3 and 4 of COUNT channels: gamma_c * LeakyReLU(query_c - key_c).
+template <bool WHOLE, int COUNT>
+void add_relation(const float *query, const float *key, const float *gamma, const Shape &s,
+                  const Block &block, Floats *logits) {
+    Floats q[COUNT];
+    for (int c = 0; c < COUNT; ++c) q[c] = read<WHOLE>(query + c * s.plane(), block);
+    for (int64_t dy = 0; dy < s.k; ++dy) {
+        for (int64_t dx = 0; dx < s.k; ++dx) {
+            const float *shifted = key + dy * s.padded_w() + dx;
+            Floats sum = logits[dy * s.k + dx];
+            for (int c = 0; c < COUNT; ++c) {
+                const Floats k = read<WHOLE>(shifted + c * s.padded_plane(), block);
+                sum += gamma[c] * leaky_relu(q[c] - k);
+            }
+            logits[dy * s.k + dx] = sum;
+        }
     }
-    return sum;
 }
 
-// The unnormalized weights of Eq. 3 for a block; returns their sum, by which alpha is divided.
+// The same for all channels of a relation.
+template <bool WHOLE>
+void add_relation(const float *query, const float *key, const float *gamma, int64_t channels,
+                  const Shape &s, const Block &block, Floats *logits) {
+    int64_t c = 0;
+    for (; c + 2 <= channels; c += 2) {
+        add_relation<WHOLE, 2>(query + c * s.plane(), key + c * s.padded_plane(), gamma + c, s,
+                               block, logits);
+    }
+    for (; c < channels; ++c) {
+        add_relation<WHOLE, 1>(query + c * s.plane(), key + c * s.padded_plane(), gamma + c, s,
+                               block, logits);
+    }
+}
+
+// The unnormalized weights of Eq. 3 for a block; returns their sum.
 template <bool WHOLE>
 Floats block_weights(const Inputs &in, const Shape &s, const Block &block, Floats *weights) {
     const int64_t area = s.k * s.k;
-    Floats largest = all(-std::numeric_limits<float>::infinity());
-    for (int64_t k = 0; k < area; ++k) {
-        const int64_t shifted = block.padded_at + k / s.k * s.padded_w() + k % s.k;
-        weights[k] = relation<WHOLE>(in.phi + block.at, in.psi + shifted, in.gamma, s.relations,
-                                     s.plane(), s.padded_plane(), block) +
-                     relation<WHOLE>(in.position + block.at, in.place + shifted,
-                                     in.gamma + s.relations, s.positions, s.plane(),
-                                     s.padded_plane(), block);
-        largest = weights[k] > largest ? weights[k] : largest;
-    }
+    std::fill(weights, weights + area, Floats{});
+    add_relation<WHOLE>(in.phi + block.at, in.psi + block.padded_at, in.gamma, s.relations, s,
+                        block, weights);
+    add_relation<WHOLE>(in.position + block.at, in.place + block.padded_at,
+                        in.gamma + s.relations, s.positions, s, block, weights);
+    Floats largest = weights[0];
+    for (int64_t k = 1; k < area; ++k) largest = weights[k] > largest ? weights[k] : largest;
     Floats total{};
     for (int64_t k = 0; k < area; ++k) {
         weights[k] = exp_of_negative(weights[k] - largest);
@@ -144,9 +162,10 @@ Floats block_weights(const Inputs &in, const Shape &s, const Block &block, Float
     return total;
 }
 
-// Eq. 2 for COUNT channels of a block; each weight is read once for all of them.
+// Eq. 2 for COUNT channels of a block; each weight is read once for all of them. The scale makes
+// the sum of the weights one.
 template <bool WHOLE, int COUNT>
-void aggregate(const Floats *weights, Floats total, const float *beta, const Shape &s,
+void aggregate(const Floats *weights, Floats scale, const float *beta, const Shape &s,
                const Block &block, float *out) {
     Floats sum[COUNT] = {};
     for (int64_t dy = 0; dy < s.k; ++dy) {
@@ -158,22 +177,22 @@ void aggregate(const Floats *weights, Floats total, const float *beta, const Sha
             }
         }
     }
-    for (int c = 0; c < COUNT; ++c) write<WHOLE>(sum[c] / total, out + c * s.plane(), block);
+    for (int c = 0; c < COUNT; ++c) write<WHOLE>(sum[c] * scale, out + c * s.plane(), block);
 }
 
 template <bool WHOLE>
 void forward_block(const Inputs &in, const Shape &s, const Block &block, float *out) {
     Floats weights[MAX_K * MAX_K];
-    const Floats total = block_weights<WHOLE>(in, s, block, weights);
+    const Floats scale = 1.0f / block_weights<WHOLE>(in, s, block, weights);
     const float *beta = in.beta + block.padded_at;
     out += block.at;
     int64_t c = 0;
     for (; c + 4 <= s.values; c += 4) {
-        aggregate<WHOLE, 4>(weights, total, beta + c * s.padded_plane(), s, block,
+        aggregate<WHOLE, 4>(weights, scale, beta + c * s.padded_plane(), s, block,
                             out + c * s.plane());
     }
     for (; c < s.values; ++c) {
-        aggregate<WHOLE, 1>(weights, total, beta + c * s.padded_plane(), s, block,
+        aggregate<WHOLE, 1>(weights, scale, beta + c * s.padded_plane(), s, block,
                             out + c * s.plane());
     }
 }
@@ -239,9 +258,9 @@ void backward_block(const Inputs &in, const Shape &s, const Block &block, const 
                     const Gradients &grad) {
     const int64_t area = s.k * s.k;
     Floats weights[MAX_K * MAX_K], grad_logits[MAX_K * MAX_K];
-    const Floats total = block_weights<WHOLE>(in, s, block, weights);
+    const Floats scale = 1.0f / block_weights<WHOLE>(in, s, block, weights);
     for (int64_t k = 0; k < area; ++k) {
-        weights[k] /= total;
+        weights[k] *= scale;
         grad_logits[k] = Floats{};
     }
     const float *beta = in.beta + block.padded_at;

@@ -80,8 +80,10 @@ def pairwise_attention(
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """Disable autocast on the device of `x`; the meta device has none."""
-    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+    """Disable autocast on the device of `x`; the meta device and exported programs have none."""
+    if x.is_meta or torch.compiler.is_exporting():
+        return nullcontext()
+    return torch.autocast(x.device.type, enabled=False)
 
 
 def choose_implementation(x: Tensor, footprint: int, wanted: str | None = None) -> str:

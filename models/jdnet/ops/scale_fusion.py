@@ -7,7 +7,7 @@ bfloat16 on the CPU (docs/performance.md). PyTorch computes the other cases and 
 """
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from models.jdnet.activation import SLOPE, leaky_relu
 from models.jdnet.ops.library import load
+from models.jdnet.ops.self_check import Result, passes
 
 NATIVE = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -43,15 +44,8 @@ def _fuse_scales(
 ) -> tuple[Tensor, Tensor]:
     """Also return where the LeakyReLU input is positive, [B, C, H, W]; empty if not needed."""
     out, positive = _outputs(first, for_backward)
-    if _is_native(first, *others, residual):
-        _call_native(first, others, residual, out, positive)
-        return out, positive
-    total = first.clone()
-    for other in others:
-        total += F.interpolate(other, first.shape[2:])  # Eq. 9
-    if for_backward:
-        positive.copy_(total > 0)
-    torch.add(leaky_relu(total), residual, out=out)
+    fuse = _call_native if _is_native(first, *others, residual) else _call_pytorch
+    fuse(first, others, residual, out, positive)
     return out, positive
 
 
@@ -84,13 +78,44 @@ def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
 _fuse_scales.register_autograd(_backward, setup_context=_save)
 
 
+def _call_pytorch(
+    first: Tensor, others: Sequence[Tensor], residual: Tensor, out: Tensor, positive: Tensor
+) -> None:
+    total = first.clone()
+    for other in others:
+        total += F.interpolate(other, first.shape[2:])  # Eq. 9
+    if positive.numel():
+        positive.copy_(total > 0)
+    torch.add(leaky_relu(total), residual, out=out)
+
+
 def _is_native(*tensors: Tensor) -> bool:
     """Whether the C++ code supports these inputs; compiles it if necessary."""
     dtype, channels = tensors[0].dtype, tensors[0].shape[1]
     if dtype not in NATIVE or any(x.dtype != dtype or x.device.type != "cpu" for x in tensors):
         return False
     library = load()
-    return library is not None and channels % library.scale_fusion_lanes() == 0
+    if library is None or channels % library.scale_fusion_lanes():
+        return False
+    return passes("C++ scale fusion", tensors[0].device, _compare)
+
+
+def _compare() -> Iterator[Result]:
+    """Results of the C++ code and of PyTorch for the self-check; the mask decides the gradients."""
+    generator = torch.Generator().manual_seed(0)
+    for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 1e-2)):
+        first, *others, residual = (
+            torch.randn(2, 32, *size, generator=generator, dtype=torch.float64, device="cpu").to(
+                dtype, memory_format=torch.channels_last
+            )
+            for size in ((9, 7), (5, 4), (3, 2), (9, 7))
+        )
+        ours, exact = _outputs(first, True), _outputs(first.double(), True)
+        _call_native(first, others, residual, *ours)
+        wide = [other.double() for other in others]
+        _call_pytorch(first.double(), wide, residual.double(), *exact)
+        yield Result(f"the output in {dtype}", ours[0], exact[0], tolerance)
+        yield Result(f"the mask in {dtype}", ours[1], exact[1].double(), 0)
 
 
 def _call_native(

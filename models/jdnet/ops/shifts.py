@@ -3,7 +3,7 @@
 The backward needs only the inputs: it recomputes the weights.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +11,9 @@ from torch import Tensor
 
 from models.jdnet.activation import SLOPE
 from models.jdnet.ops.inputs import Inputs
+from models.jdnet.ops.self_check import Result
+
+TOLERANCE = 1e-4  # of the compiled implementations; their errors are about 1e-6
 
 
 def forward(inputs: Inputs, footprint: int) -> Tensor:
@@ -55,6 +58,36 @@ def backward(grad_out: Tensor, inputs: Inputs, footprint: int) -> Inputs:
         as_query + as_key,
         torch.cat([grad_content, grad_place]),
     )
+
+
+def compare(
+    compiled_forward: Callable[[Inputs, int], Tensor],
+    compiled_backward: Callable[[Tensor, Inputs, int], Inputs],
+    device: torch.device,
+) -> Iterator[Result]:
+    """Outputs and gradients of a compiled implementation and of this one, for its self-check.
+
+    The images fill several vectors and bands of the C++ code and several blocks of Triton's, and
+    the last of each in part.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images, h, w, relations, values, footprint = 2, 17, 19, 2, 8, 7
+    *tensors, grad = (
+        torch.randn(shape, generator=generator, dtype=torch.float32, device="cpu")
+        for shape in (
+            (images, 2 * relations + values, h, w),
+            (1, 2, h, w),
+            (relations + 2,),
+            (images, values, h, w),
+        )
+    )
+    inputs, exact = Inputs(*(x.to(device) for x in tensors)), Inputs(*(x.double() for x in tensors))
+    out = compiled_forward(inputs, footprint)
+    yield Result("the output", out, forward(exact, footprint), TOLERANCE)
+    ours = compiled_backward(grad.to(device), inputs, footprint)
+    theirs = backward(grad.double(), exact, footprint)
+    for name, mine, their in zip(Inputs._fields, ours, theirs, strict=True):
+        yield Result(f"the gradient of {name}", mine, their, TOLERANCE)
 
 
 def _pad(x: Tensor, footprint: int) -> Tensor:

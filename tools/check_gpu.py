@@ -1,0 +1,603 @@
+"""Check on this machine what has never run on its GPU, and write a report to send back.
+
+    python -m tools.check_gpu                       # at most ten minutes; writes check_gpu.json
+    python -m tools.check_gpu --parts attention speed
+
+Every part runs in a process of its own, so that one crash does not hide the rest. Every line of the
+table is one check: ok, FAILED, skipped, or a measurement. The exit status is 0 only if nothing
+failed. Without a GPU the same checks run on the CPU with the C++ operators, smaller where they are
+slow, and what needs a GPU is skipped.
+
+The parts:
+
+    machine         versions, card, driver
+    attention       outputs and gradients against the equations, in every precision
+    fusion          the same for the end of the scale aggregation
+    network         JDNet against its written-out form, in every precision
+    graph           capture in a CUDA graph: the replay gives the same
+    tiles           tiles against the whole image, and under a memory limit
+    losses          the first 20 losses of `python train.py`
+    train           a few steps of train.py in every precision
+    data-parallel   the same on all GPUs at once
+    torchrun        the same with one process per GPU
+    rates           matrix products, convolutions and copies: what this machine can do at most
+    speed           time and memory of the forward pass and of the training step
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from config import CONFIGS
+from config.checks import require_positive
+from config.cli import tool_options
+from config.networks import JDNetConfig
+from config.schema import Config, Machine
+from models.derainer import Derainer
+from models.jdnet.activation import SLOPE
+from models.jdnet.equations import PlainJDNet
+from models.jdnet.network import JDNet
+from models.jdnet.ops import (
+    choose_implementation,
+    fuse_scales,
+    pairwise_attention,
+    pairwise_attention_reference,
+)
+from tools.benchmark import _captured, _median_time
+from training.losses import negative_ssim
+from training.run import batches, build_run
+from training.schedule import learning_rate
+from utils.errors import UserError, run_command
+from utils.files import write_text, writing
+from utils.runtime import (
+    REPOSITORY,
+    autocast,
+    choose_device,
+    choose_precision,
+    has_fast_bfloat16,
+    peak_memory,
+    provenance,
+)
+
+Part = Literal[
+    *("machine", "attention", "fusion", "network", "graph", "tiles", "losses", "train"),
+    *("data-parallel", "torchrun", "rates", "speed"),
+]
+GOLDEN_LOSSES = REPOSITORY / "tests" / "fixtures" / "golden-losses.json"
+COLUMNS = ("part", "check", "result", "detail")
+TINY = (
+    *("--train-pairs", "6", "--test-pairs", "2", "--image-size", "32", "--units", "1"),
+    *("--channels", "16", "--scales", "2", "--batch-size", "8", "--patch-size", "16"),
+    *("--steps", "3", "--eval-every", "3", "--log-every", "1", "--workers", "0"),
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to check."""
+
+    parts: tuple[Part, ...] = get_args(Part)
+    """Parts to run; default all."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 ...; auto uses the GPUs if there are any."""
+    minutes: float = 10
+    """No part goes on for longer than this after the start; what is left is skipped."""
+    output: Path = Path("check_gpu.json")
+    """JSON file with all results."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the table."""
+
+    check: str
+    result: Literal["ok", "FAILED", "skipped", "measured"]
+    detail: str = ""
+
+
+class SkippedError(Exception):
+    """A part cannot run here; the message says why."""
+
+
+Steps = Iterator[Check]
+
+
+def machine(device: torch.device) -> Steps:
+    """What to know about the machine to read the rest."""
+    about = provenance(device)
+    yield Check("versions", "measured", ", ".join(f"{k} {about[k]}" for k in ("torch", "python")))
+    yield Check("commit", "measured", about["commit"] or "not in git")
+    yield Check("system", "measured", f"{platform.platform()}, {os.cpu_count()} processors")
+    fast = "has" if has_fast_bfloat16(device) else "has no"
+    yield Check("bfloat16", "measured", f"{device} {fast} instructions for it")
+    for number in range(torch.cuda.device_count()):
+        card = torch.cuda.get_device_properties(number)
+        yield Check(
+            f"GPU {number}",
+            "measured",
+            f"{card.name}, compute capability {card.major}.{card.minor}, "
+            f"{card.total_memory / 2**30:.0f} GiB, {card.multi_processor_count} multiprocessors",
+        )
+    if device.type != "cuda":
+        yield Check("GPU", "skipped", f"none is used: the device is {device}")
+        return
+    yield Check("CUDA", "measured", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
+    yield Check("driver", "measured", _first_line("nvidia-smi", "--query-gpu=driver_version"))
+    yield Check("Triton", "measured", _first_line(sys.executable, "-c", _TRITON_VERSION))
+
+
+_TRITON_VERSION = "import triton; print(triton.__version__)"
+
+
+def _first_line(*command: str) -> str:
+    extra = ["--format=csv,noheader"] if command[0] == "nvidia-smi" else []
+    try:
+        done = subprocess.run([*command, *extra], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"unknown ({error})"
+    return (done.stdout.strip() or done.stderr.strip() or "unknown").splitlines()[-1]
+
+
+def _compare(name: str, ours: Sequence[Tensor], exact: Sequence[Tensor], tolerance: float) -> Check:
+    """Compare outputs and gradients; the tolerance is relative to the largest exact value."""
+    worst = 0.0
+    for mine, theirs in zip(ours, exact, strict=True):
+        difference = (mine.detach().cpu().double() - theirs.detach().cpu().double()).abs().max()
+        error = difference.item() / max(1.0, theirs.abs().max().item())
+        worst = error if error != error else max(worst, error)
+        if worst != worst:
+            break
+    passed = worst <= tolerance
+    return Check(name, "ok" if passed else "FAILED", f"error {worst:.1e}, at most {tolerance:.0e}")
+
+
+def _with_gradients(run: Callable[..., Tensor], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """The output of a function, and the gradients of its inputs for a fixed gradient of it."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    out = run(*leaves)
+    grad = torch.linspace(-1, 1, out.numel(), dtype=torch.float64).view(out.shape)
+    out.backward(grad.to(out))
+    return [out, *(leaf.grad for leaf in leaves if leaf.grad is not None)]
+
+
+PRECISIONS: dict[str, tuple[torch.dtype, float]] = {
+    "float32": (torch.float32, 1e-4),
+    "tf32": (torch.float32, 1e-4),  # the operators must not use it
+    "bfloat16": (torch.bfloat16, 2e-2),
+}
+
+
+def _precisions(device: torch.device) -> list[str]:
+    return [name for name in PRECISIONS if name != "tf32" or device.type == "cuda"]
+
+
+def attention(device: torch.device) -> Steps:
+    """Eq. 2-4 on odd, narrow and non-square images, against the textbook form in float64."""
+    fast = "triton" if device.type == "cuda" else "native"
+    x = torch.zeros(1, 12, 8, 8, device=device)
+    chosen = choose_implementation(x, 7)
+    passed = chosen == fast
+    yield Check("choice", "ok" if passed else "FAILED", f"{chosen}, expected {fast}")
+
+    def textbook(features: Tensor, position: Tensor, gamma: Tensor, footprint: int) -> Tensor:
+        relations = len(gamma) - position.shape[1]
+        phi, psi, beta = features.split(
+            [relations, relations, features.shape[1] - 2 * relations], dim=1
+        )
+        return pairwise_attention_reference(phi, psi, beta, position, gamma, footprint)
+
+    for precision in _precisions(device):
+        dtype, tolerance = PRECISIONS[precision]
+        choose_precision(precision, device)
+        for n, h, w, r, v, k in (
+            (2, 64, 64, 2, 8, 7),
+            (1, 37, 53, 2, 8, 7),
+            (3, 4, 5, 2, 8, 7),
+            (1, 129, 4, 1, 4, 7),
+            (2, 20, 33, 4, 16, 3),
+            (1, 40, 17, 3, 5, 15),
+        ):
+            generator = torch.Generator().manual_seed(0)
+            shapes = [(n, 2 * r + v, h, w), (1, 2, h, w), (r + 2,)]
+            inputs = [torch.randn(s, generator=generator).to(dtype) for s in shapes]
+            exact = _with_gradients(partial(textbook, footprint=k), [x.double() for x in inputs])
+            run = partial(pairwise_attention, footprint=k, implementation=chosen)
+            ours, again = (_with_gradients(run, [x.to(device) for x in inputs]) for _ in range(2))
+            name = f"{precision}, {n}x{w}x{h}, {r} relations, {v} values, footprint {k}"
+            yield _compare(name, ours, exact, tolerance)
+            if not all(map(torch.equal, ours, again)):
+                yield Check(name, "FAILED", "a second run gives another result")
+
+
+def fusion(device: torch.device) -> Steps:
+    """Eq. 9 against longhand in float64."""
+
+    def longhand(first: Tensor, *rest: Tensor) -> Tensor:
+        *others, residual = rest
+        up = (F.interpolate(other, first.shape[2:], mode="nearest") for other in others)
+        return F.leaky_relu(first + sum(up), SLOPE) + residual
+
+    def ours(first: Tensor, *rest: Tensor) -> Tensor:
+        return fuse_scales(first, rest[:-1], rest[-1])
+
+    for precision in ("float32", "bfloat16"):
+        dtype, tolerance = PRECISIONS[precision]
+        for n, c, h, w in ((2, 32, 64, 64), (1, 16, 37, 53), (3, 48, 1, 7)):
+            generator = torch.Generator().manual_seed(0)
+            sizes = [(h, w)]
+            for _ in range(4):
+                sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
+            shapes = [(n, c, *size) for size in (*sizes, (h, w))]
+            inputs = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
+            exact = _with_gradients(longhand, [x.double() for x in inputs])
+            results = _with_gradients(ours, [x.to(device) for x in inputs])
+            yield _compare(f"{precision}, {n}x{c}x{w}x{h}", results, exact, tolerance)
+
+
+def network(device: torch.device) -> Steps:
+    """Outputs and gradients of JDNet with two units against its equations in float64."""
+    allowed = {"float32": (1e-4, 1e-3), "tf32": (1e-2, 5e-2), "bfloat16": (5e-2, 0.2)}
+    for size in ((64, 64), (37, 53), (18, 90)):
+        rainy = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0))
+        plain, plain_gradients = _outputs(PlainJDNet(_TWO).double(), rainy.double(), torch.float64)
+        for precision in _precisions(device):
+            dtype = choose_precision(precision, device)
+            jdnet = JDNet(_TWO).place(device)
+            derained, gradients = _outputs(jdnet, rainy.to(device), dtype)
+            outputs, steps = allowed[precision]
+            name = f"{precision}, 2x{size[1]}x{size[0]}"
+            yield _compare(f"{name}, output", [derained], [plain], outputs)
+            error = ((gradients - plain_gradients).norm() / plain_gradients.norm()).item()
+            result: Literal["ok", "FAILED"] = "ok" if error <= steps else "FAILED"
+            detail = f"error {error:.1e} of the norm, at most {steps:.0e}"
+            yield Check(f"{name}, gradient", result, detail)
+
+
+_TWO = JDNetConfig(units=2)
+
+
+def _outputs(jdnet: JDNet, rainy: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The output of a network with fixed weights, and the gradient of all its parameters."""
+    generator = torch.Generator().manual_seed(1)
+    for p in jdnet.parameters():
+        values = torch.randn(p.shape, generator=generator) / max(1, p[0].numel()) ** 0.5
+        p.data.copy_(values)
+    half = dtype if dtype == torch.bfloat16 else torch.float32
+    with autocast(rainy.device, half):
+        derained = jdnet.train()(rainy)
+    (derained.to(rainy.dtype) - rainy).square().mean().backward()
+    gradients = [
+        (torch.zeros_like(p) if p.grad is None else p.grad).flatten().cpu().double()
+        for p in jdnet.parameters()
+    ]
+    return derained.detach().cpu(), torch.cat(gradients)
+
+
+def graph(device: torch.device) -> Steps:
+    """A captured forward pass and a captured training step give what they give without a graph."""
+    if device.type != "cuda":
+        raise SkippedError("needs a GPU")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 64, 64, generator=generator).to(device)
+    for precision in _precisions(device):
+        dtype = choose_precision(precision, device)
+        tolerance = 1e-4 if precision == "float32" else 1e-2
+        torch.manual_seed(0)
+        jdnet = JDNet(_TWO).place(device)
+        for name, run in (("forward", _forward), ("training step", _step)):
+            results: list[Tensor] = []
+            once = partial(run, jdnet, images, dtype, results)
+            once()
+            eager = [x.clone() for x in results]
+            replay = _captured(once, device)
+            for x in results:
+                x.zero_()
+            replay()
+            yield _compare(f"{precision}, {name}", results, eager, tolerance)
+
+
+def _forward(jdnet: JDNet, images: Tensor, dtype: torch.dtype, results: list[Tensor]) -> None:
+    with torch.inference_mode(), autocast(images.device, dtype):
+        results[:] = [jdnet.eval()(images)]
+
+
+def _step(jdnet: JDNet, images: Tensor, dtype: torch.dtype, results: list[Tensor]) -> None:
+    jdnet.zero_grad(set_to_none=False)
+    with autocast(images.device, dtype):
+        stages = jdnet.train().stages(images)
+    loss = negative_ssim(stages, images)
+    loss.backward()
+    results[:] = [loss.detach(), *(p.grad for p in jdnet.parameters() if p.grad is not None)]
+
+
+def tiles(device: torch.device) -> Steps:
+    """Tiles give the result of the whole image; too little memory gives smaller tiles."""
+    weights = REPOSITORY / "weights" / "jdnet-small-real.safetensors"
+    generator = torch.Generator().manual_seed(0)
+    image = F.interpolate(torch.rand(1, 3, 20, 44, generator=generator), (340, 700))[0].to(device)
+    derain = Derainer(weights, str(device), "float32", scale=1)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    whole = derain(image)
+    peak = peak_memory(device)
+    tiled = Derainer(weights, str(device), "float32", tile=256, scale=1)(image)
+    yield _compare("tiles of 256x256", [tiled], [whole], 2e-2)
+    if device.type != "cuda":
+        yield Check("memory limit", "skipped", "needs a GPU")
+        return
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(device).total_memory
+    torch.cuda.set_per_process_memory_fraction(0.7 * peak / total, device)
+    limited = derain(image)
+    name = f"memory limit of {0.7 * peak / 2**20:.0f} MiB, where {peak / 2**20:.0f} were needed"
+    yield _compare(name, [limited], [whole], 2e-2)
+
+
+def losses(device: torch.device) -> Steps:
+    """The first 20 losses of `python train.py` are those that the tests expect."""
+    golden = json.loads(GOLDEN_LOSSES.read_text())
+    ours = first_losses(CONFIGS["synthetic"], str(device), len(golden))
+    # As in the tests: rounding errors double every two steps.
+    for name, part, tolerance in (("first", slice(0, 10), 1e-3), ("next", slice(10, 20), 5e-2)):
+        errors = [abs(a / b - 1) for a, b in zip(ours[part], golden[part], strict=True)]
+        passed = all(error <= tolerance for error in errors)
+        detail = f"error {max(errors):.1e}, at most {tolerance:.0e}"
+        yield Check(f"{name} {len(errors)} losses", "ok" if passed else "FAILED", detail)
+
+
+def first_losses(config: Config, device: str, count: int) -> list[float]:
+    """1 - SSIM of the first training steps of a preset; writes nothing."""
+    run = build_run(replace(config, machine=Machine(device=device)))
+    found = []
+    for step, (rainy, clean) in zip(range(count), batches(run), strict=False):
+        for group in run.optimizer.param_groups:
+            group["lr"] = learning_rate(config.training, step, run.steps, run.data.patches.scenes)
+        run.optimizer.zero_grad()
+        loss = run.loss(run.model(rainy), clean)
+        loss.backward()
+        nn.utils.clip_grad_norm_(run.network.parameters(), config.training.clip or float("inf"))
+        run.optimizer.step()
+        found.append(1 + loss.item())
+    return found
+
+
+def train(device: torch.device) -> Steps:
+    """Three steps of train.py in every precision, and its final scores."""
+    for precision in _precisions(device):
+        found = _train([sys.executable], "--device", str(device), "--precision", precision)
+        yield Check(f"{precision}", "ok", _in_words(found))
+
+
+def data_parallel(device: torch.device) -> Steps:
+    """On all GPUs of the machine, without BatchNorm: the losses of one GPU."""
+    count = _gpus(device, at_least=2)
+    plain = ("--no-self-attention", "--batch-size", str(count))
+    one = _train([sys.executable], "--device", "cuda:0", *plain)
+    everywhere = _train([sys.executable], "--device", "cuda", *plain)
+    yield _same_losses(f"{count} GPUs, without attention", everywhere, one)
+    found = _train([sys.executable], "--device", "cuda", "--batch-size", str(count))
+    yield Check(f"{count} GPUs, with attention", "ok", _in_words(found))
+
+
+def torchrun(device: torch.device) -> Steps:
+    """One process per GPU, or two on the CPU, without BatchNorm: the losses of one process."""
+    count = _gpus(device, at_least=1) if device.type == "cuda" else 2
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), "--"]
+    plain = ("--no-self-attention", "--batch-size", str(2 * count), "--device", device.type)
+    alone = (*plain[:-1], "cuda:0") if device.type == "cuda" else plain
+    one = _train([sys.executable], *alone)
+    several = _train([sys.executable, *launcher], *plain)
+    yield _same_losses(f"{count} processes, without attention", several, one)
+    if device.type == "cuda":
+        attends = plain[1:]
+        found = _train([sys.executable, *launcher], *attends)
+        yield Check(f"{count} processes, with attention", "ok", _in_words(found))
+
+
+def _gpus(device: torch.device, at_least: int) -> int:
+    """The number of GPUs of the machine."""
+    count = torch.cuda.device_count()
+    if device.type != "cuda" or count < at_least:
+        raise SkippedError(f"needs {at_least} GPUs, {count} found")
+    return count
+
+
+def _train(launcher: Sequence[str], *flags: str) -> list[float]:
+    """Train a tiny network with train.py; return its losses, 1 - SSIM."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = (*launcher, "train.py", "synthetic", *TINY, *flags, "--run", folder)
+        status, _, complaint = run_process(
+            command, time.monotonic() + 240, {"OMP_NUM_THREADS": "1"}
+        )
+        if status:
+            raise UserError(f"train.py {' '.join(flags)}: {complaint}")
+        events = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
+        return [event["1-ssim"] for event in events if event["event"] == "step"]
+
+
+def _in_words(found: Sequence[float]) -> str:
+    return "losses " + ", ".join(f"{loss:.4f}" for loss in found)
+
+
+def _same_losses(name: str, ours: Sequence[float], expected: Sequence[float]) -> Check:
+    error = max(abs(a / b - 1) for a, b in zip(ours, expected, strict=True))
+    detail = f"{_in_words(ours)}, error {error:.1e}, at most 1e-03"
+    return Check(name, "ok" if error <= 1e-3 else "FAILED", detail)
+
+
+def rates(device: torch.device) -> Steps:
+    """The rates of large products, convolutions and copies, by which to judge the speeds."""
+    on_gpu = device.type == "cuda"
+    side, images = (8192, 64) if on_gpu else (1024, 1)
+    for precision in _precisions(device):
+        dtype = choose_precision(precision, device)
+        torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+        matrix = torch.rand(side, side, device=device, dtype=dtype)
+        seconds = _median_time(partial(torch.matmul, matrix, matrix), 5, device)
+        yield Check(f"{precision}, matrix", "measured", f"{2e-12 * side**3 / seconds:.3g} TFLOP/s")
+        x = torch.rand(images, 64, 256, 256, device=device, dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        weight = torch.rand(64, 64, 3, 3, device=device, dtype=dtype)
+        weight = weight.contiguous(memory_format=torch.channels_last)
+        seconds = _median_time(partial(F.conv2d, x, weight, padding=1), 5, device)
+        operations = 2 * x.numel() * 64 * 9
+        name = f"{precision}, 3x3 convolution of 64 channels"
+        yield Check(name, "measured", f"{1e-12 * operations / seconds:.3g} TFLOP/s")
+    source = torch.zeros(2**30 if on_gpu else 2**26, dtype=torch.uint8, device=device)
+    seconds = _median_time(partial(torch.empty_like(source).copy_, source), 5, device)
+    yield Check("copy", "measured", f"{2e-9 * source.numel() / seconds:.3g} GB/s read and written")
+
+
+def speed(device: torch.device) -> Steps:
+    """Rows of tools.benchmark: the paper's network on a GPU, a small one on the CPU."""
+    on_gpu = device.type == "cuda"
+    shape = ("--units", "32") if on_gpu else ("--units", "8", "--repeats", "1")
+    cases = [("forward", "481x321", "1"), ("train", "64x64", "12" if on_gpu else "2")]
+    cases += [("forward", "1920x1080", "1")] if on_gpu else []
+    for (mode, size, batch), precision in product(cases, _precisions(device)):
+        for graph in ([], ["--graph"]) if on_gpu else ([],):
+            flags = ["--modes", mode, "--sizes", size, "--batch-size", batch, *shape, *graph]
+            flags += ["--networks", "jdnet", "--precisions", precision, "--device", str(device)]
+            name = f"{mode}, {batch}x{size}, {precision}{', graph' * bool(graph)}"
+            command = [sys.executable, "-m", "tools.benchmark", *flags]
+            status, table, complaint = run_process(command, time.monotonic() + 240)
+            if status:
+                yield Check(name, "FAILED", complaint)
+                continue
+            head, _, row = (line.split("|")[1:-1] for line in table.strip().splitlines()[-3:])
+            cells = {k.strip(): v.strip() for k, v in zip(head, row, strict=True)}
+            told = {k: v for k, v in cells.items() if v and k not in _NAMED}
+            yield Check(name, "measured", ", ".join(f"{k} {v}" for k, v in told.items()))
+    if not on_gpu:
+        yield Check("forward, 1x1920x1080", "skipped", "takes minutes on a CPU")
+
+
+_NAMED = ("network", "mode", "images", "precision")  # columns of tools.benchmark
+
+PARTS: dict[Part, Callable[[torch.device], Steps]] = {
+    "machine": machine,
+    "attention": attention,
+    "fusion": fusion,
+    "network": network,
+    "graph": graph,
+    "tiles": tiles,
+    "losses": losses,
+    "train": train,
+    "data-parallel": data_parallel,
+    "torchrun": torchrun,
+    "rates": rates,
+    "speed": speed,
+}
+
+
+def run_process(
+    command: Sequence[str], deadline: float, environment: dict[str, str] | None = None
+) -> tuple[int, str, str]:
+    """Run a command in the root of the repository, until it ends or the deadline of the clock.
+
+    Returns:
+        Exit status, output, and the reason of a failure in one line.
+    """
+    process = subprocess.Popen(
+        command,
+        cwd=REPOSITORY,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    )
+    late = False
+    try:
+        output, errors = process.communicate(timeout=max(0.0, deadline - time.monotonic()))
+    except subprocess.TimeoutExpired:
+        late = True
+        output, errors = _stop(process)
+    except BaseException:
+        _stop(process)
+        raise
+    lines = errors.strip().splitlines()
+    if late:
+        reason = "took too long"
+    elif process.returncode < 0:
+        reason = f"killed by signal {-process.returncode}"
+    else:
+        reason = f"status {process.returncode}"
+    told = [line.removeprefix("error: ") for line in lines if line.strip()][-1:]
+    return process.returncode or int(late), output, ": ".join([reason, *told])
+
+
+def _stop(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """End a process, which ends its own processes at SIGTERM."""
+    process.terminate()
+    try:
+        return process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()
+
+
+def run_part(command: Sequence[str], deadline: float) -> list[Check]:
+    """Run a part in its process; return its checks, and if it did not end well, why."""
+    status, output, reason = run_process(command, deadline)
+    checks = [Check(**json.loads(line)) for line in output.splitlines() if line.startswith("{")]
+    return checks if status == 0 else [*checks, Check("the whole part", "FAILED", reason)]
+
+
+def run_here(part: Part, device: torch.device) -> None:
+    """Run a part in this process; print its checks as lines of JSON."""
+    try:
+        for check in PARTS[part](device):
+            print(json.dumps(asdict(check)), flush=True)
+    except SkippedError as why:
+        print(json.dumps(asdict(Check("all", "skipped", str(why)))))
+
+
+def main(arguments: list[str]) -> None:
+    """Run `python -m tools.check_gpu [flags]`."""
+    if arguments[:1] == ["--part"]:  # internal: one part, in its own process
+        run_here(cast(Part, arguments[1]), choose_device(arguments[2]))
+        return
+    options = tool_options(Options, arguments, "python -m tools.check_gpu", __doc__)
+    require_positive(options, "minutes")
+    device, start = choose_device(options.device), time.monotonic()
+    with writing(options.output):  # before the work
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+    if device.type != "cuda":
+        print(f"note: no GPU is used: this checks {device}, and skips what needs a GPU")
+    print("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS), flush=True)
+    rows: list[dict[str, str]] = []
+    for part in options.parts:
+        command = (sys.executable, "-m", "tools.check_gpu", "--part", part, str(device))
+        before, deadline = time.monotonic(), start + 60 * options.minutes
+        checks = run_part(command, deadline) if before < deadline - 5 else [_NO_TIME]
+        for check in checks:
+            rows.append({"part": part, **asdict(check)})
+            print("| " + " | ".join(rows[-1][c].replace("|", "/") for c in COLUMNS) + " |")
+    report = {"provenance": provenance(device), "checks": rows}
+    write_text(options.output, json.dumps(report, indent=2) + "\n")
+    failed = sum(row["result"] == "FAILED" for row in rows)
+    print(f"\n{len(rows)} checks, {failed} failed; written: {options.output}")
+    if failed:
+        raise UserError(f"{failed} checks failed: please report {options.output}")
+
+
+_NO_TIME = Check("all", "skipped", "no time left: --minutes")
+
+
+if __name__ == "__main__":
+    run_command(main)
