@@ -14,7 +14,7 @@ from config.schema import Config
 from models.jdnet.ops import library, native, self_check, shifts
 from models.jdnet.ops.inputs import Inputs
 from tools import check_gpu
-from tools.check_gpu import Check
+from tools.check_gpu import Check, Part
 from train import train
 from utils.errors import UserError
 from utils.runtime import choose_precision
@@ -78,8 +78,9 @@ def test_the_network_passes_on_the_cpu() -> None:
 
 
 def test_what_needs_a_gpu_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
-    for part in ("graph", "data-parallel"):
-        check_gpu.run_here(part, CPU)  # type: ignore[arg-type]
+    parts: tuple[Part, ...] = ("graph", "data-parallel")
+    for part in parts:
+        check_gpu.run_here(part, CPU)
         (line,) = capsys.readouterr().out.splitlines()
         assert json.loads(line)["result"] == "skipped"
         assert "GPU" in json.loads(line)["detail"]
