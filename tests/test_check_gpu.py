@@ -116,6 +116,13 @@ def test_a_part_that_ends_badly_keeps_its_checks(code: str, reason: str) -> None
     assert checks == [Check("first", "ok", "fine"), Check("the whole part", "FAILED", reason)]
 
 
+def test_a_note_of_an_operator_is_in_the_table() -> None:
+    note = "note: slower PyTorch operators are used (triton: broken)"
+    code = f"print({note!r}, file=sys.stderr); print('other', file=sys.stderr)"
+    checks = check_gpu.run_part(part_that(code), time.monotonic() + 60)
+    assert checks[1:] == [Check("note", "measured", note)]
+
+
 def test_the_table_the_file_and_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -311,8 +311,9 @@ def test_a_file_is_derained_with_its_tags(tmp_path: Path) -> None:
 
 
 def test_a_derainer_says_what_it_is() -> None:
-    derain = Derainer(WEIGHTS, ensemble=True)
+    derain = Derainer(WEIGHTS, precision="bfloat16", ensemble=True)
     assert not derain.network.training
+    assert derain.describe()["precision"] == "bfloat16"
     assert str(derain) == f"JDNet ({WEIGHTS}, ensemble)"
     about = derain.describe()
     assert about["sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()

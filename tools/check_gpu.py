@@ -37,12 +37,11 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd import DeviceType
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from config import CONFIGS
@@ -150,14 +149,14 @@ def machine(device: torch.device) -> Steps:
         yield Check("GPU", "skipped", f"none is used: the device is {device}")
         return
     yield Check("CUDA", "measured", f"{torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}")
-    yield Check("driver", "measured", _first_line("nvidia-smi", "--query-gpu=driver_version"))
-    yield Check("Triton", "measured", _first_line(sys.executable, "-c", _TRITON_VERSION))
+    yield Check("driver", "measured", _last_line("nvidia-smi", "--query-gpu=driver_version"))
+    yield Check("Triton", "measured", _last_line(sys.executable, "-c", _TRITON_VERSION))
 
 
 _TRITON_VERSION = "import triton; print(triton.__version__)"
 
 
-def _first_line(*command: str) -> str:
+def _last_line(*command: str) -> str:
     extra = ["--format=csv,noheader"] if command[0] == "nvidia-smi" else []
     try:
         done = subprocess.run([*command, *extra], capture_output=True, text=True, timeout=60)
@@ -434,11 +433,9 @@ def _train(launcher: Sequence[str], *flags: str) -> list[float]:
     """Train a tiny network with train.py; return its losses, 1 - SSIM."""
     with tempfile.TemporaryDirectory() as folder:
         command = (*launcher, "train.py", "synthetic", *TINY, *flags, "--run", folder)
-        status, _, complaint = run_process(
-            command, time.monotonic() + 240, {"OMP_NUM_THREADS": "1"}
-        )
-        if status:
-            raise UserError(f"train.py {' '.join(flags)}: {complaint}")
+        ended = run_process(command, time.monotonic() + 240, {"OMP_NUM_THREADS": "1"})
+        if ended.status:
+            raise UserError(f"train.py {' '.join(flags)}: {ended.reason}")
         events = map(json.loads, (Path(folder) / "log.jsonl").read_text().splitlines())
         return [event["1-ssim"] for event in events if event["event"] == "step"]
 
@@ -486,7 +483,7 @@ def launches(device: torch.device) -> Steps:
             with torch.profiler.profile() as profile:
                 run(jdnet, images, dtype, [])
                 torch.cuda.synchronize(device)
-            kernels = sum(e.device_type == DeviceType.CUDA for e in profile.events() or ())
+            kernels = sum(e.device_type.name == "CUDA" for e in profile.events() or ())
             told = f"{kernels:,} kernels and copies"
         else:
             with _Operations() as seen:
@@ -530,11 +527,12 @@ def speed(device: torch.device) -> Steps:
             flags += ["--networks", "jdnet", "--precisions", precision, "--device", str(device)]
             name = f"{mode}, {batch}x{size}, {precision}{', graph' * bool(graph)}"
             command = [sys.executable, "-m", "tools.benchmark", *flags]
-            status, table, complaint = run_process(command, time.monotonic() + 240)
-            if status:
-                yield Check(name, "FAILED", complaint)
+            ended = run_process(command, time.monotonic() + 240)
+            if ended.status:
+                yield Check(name, "FAILED", ended.reason)
                 continue
-            head, _, row = (line.split("|")[1:-1] for line in table.strip().splitlines()[-3:])
+            table = ended.output.strip().splitlines()
+            head, _, row = (line.split("|")[1:-1] for line in table[-3:])
             cells = {k.strip(): v.strip() for k, v in zip(head, row, strict=True)}
             told = {k: v for k, v in cells.items() if v and k not in _NAMED}
             yield Check(name, "measured", ", ".join(f"{k} {v}" for k, v in told.items()))
@@ -561,14 +559,31 @@ PARTS: dict[Part, Callable[[torch.device], Steps]] = {
 }
 
 
+class Ended(NamedTuple):
+    """A process that ended."""
+
+    status: int
+    output: str
+    errors: str
+    late: bool  # it was stopped
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line."""
+        if self.late:
+            reason = "took too long"
+        elif self.status < 0:
+            reason = f"killed by signal {-self.status}"
+        else:
+            reason = f"status {self.status}"
+        told = [line.removeprefix("error: ") for line in self.errors.strip().splitlines()[-1:]]
+        return ": ".join([reason, *told])
+
+
 def run_process(
     command: Sequence[str], deadline: float, environment: dict[str, str] | None = None
-) -> tuple[int, str, str]:
-    """Run a command in the root of the repository, until it ends or the deadline of the clock.
-
-    Returns:
-        Exit status, output, and the reason of a failure in one line.
-    """
+) -> Ended:
+    """Run a command in the root of the repository, until it ends or the clock is at `deadline`."""
     process = subprocess.Popen(
         command,
         cwd=REPOSITORY,
@@ -587,15 +602,7 @@ def run_process(
     except BaseException:
         _stop(process)
         raise
-    lines = errors.strip().splitlines()
-    if late:
-        reason = "took too long"
-    elif process.returncode < 0:
-        reason = f"killed by signal {-process.returncode}"
-    else:
-        reason = f"status {process.returncode}"
-    told = [line.removeprefix("error: ") for line in lines if line.strip()][-1:]
-    return process.returncode or int(late), output, ": ".join([reason, *told])
+    return Ended(process.returncode or int(late), output, errors, late)
 
 
 def _stop(process: subprocess.Popen[str]) -> tuple[str, str]:
@@ -609,14 +616,19 @@ def _stop(process: subprocess.Popen[str]) -> tuple[str, str]:
 
 
 def run_part(command: Sequence[str], deadline: float) -> list[Check]:
-    """Run a part in its process; return its checks, and if it did not end well, why."""
-    status, output, reason = run_process(command, deadline)
-    checks = [Check(**json.loads(line)) for line in output.splitlines() if line.startswith("{")]
-    return checks if status == 0 else [*checks, Check("the whole part", "FAILED", reason)]
+    """Run a part in its process; return its checks, its notes, and why it did not end well."""
+    ended = run_process(command, deadline)
+    checks = [Check(**json.loads(line)) for line in ended.output.splitlines() if line[:1] == "{"]
+    notes = [line for line in ended.errors.splitlines() if line.startswith("note: slower")]
+    checks += [Check("note", "measured", line) for line in notes]
+    failed = [Check("the whole part", "FAILED", ended.reason)]
+    return checks + failed * (ended.status != 0)
 
 
 def run_here(part: Part, device: torch.device) -> None:
-    """Run a part in this process; print its checks as lines of JSON."""
+    """Run a part in this process, on one GPU; print its checks as lines of JSON."""
+    if device == torch.device("cuda"):
+        device = torch.device("cuda", 0)  # train.py would use all: a part of its own does
     try:
         for check in PARTS[part](device):
             print(json.dumps(asdict(check)), flush=True)
