@@ -9,7 +9,8 @@ from utils.errors import UserError
 
 MODULES = (
     *("synthetic", "rain100h", "rain100l", "rain12", "rain200h", "rain200l"),
-    *("rain1200", "rain1400", "rain13k", "spa", "raincityscapes", "real", "small", "siblings"),
+    *("rain1200", "rain1400", "rain13k", "spa", "raincityscapes", "real", "real_pairs"),
+    *("small", "siblings"),
 )
 
 PRESETS: dict[str, Preset] = {

@@ -12,7 +12,9 @@ from config.checks import require, require_finite, require_positive
 from config.networks import JDNetConfig, NetworkConfig
 from utils.conventions import Convention
 
-Layout = Literal["rain100", "two-folders", "side-by-side", "list", "cityscapes"]
+Layout = Literal[
+    "rain100", "two-folders", "side-by-side", "list", "cityscapes", "masked", "photographs"
+]
 Order = Literal["clean-rainy", "rainy-clean"]
 Heaviness = Literal["light", "heavy", "mixed"]
 Augmentation = Literal["none", "flip", "eight", "jitter"]
@@ -290,9 +292,11 @@ class EvalConfig:
     weights: Path | None = None
     """Weights; default runs/NAME/best.pt if it exists, else the preset's file in weights/."""
     compare: tuple[Path, ...] = ()
-    """Weights or run folders to score instead, listed in one table."""
+    """Weights, run folders or NAME=FOLDER of derained images to score instead, in one table."""
     conventions: tuple[Convention, ...] = ("y", "y-float", "rgb", "rgb-jdnet")
     """Metric conventions, defined in docs/metrics.md."""
+    match: str = "*"
+    """Score only the pairs whose names match this pattern, such as 'ntu*'."""
     limit: int | None = None
     """Score only the first LIMIT pairs."""
     output: Path | None = None
@@ -304,8 +308,8 @@ class EvalConfig:
     def __post_init__(self) -> None:
         """Validate the settings."""
         require_positive(self, "limit")
-        alone = not (self.report and self.compare)
-        require(alone, "--report takes one set of weights: use --weights instead of --compare")
+        paired = not isinstance(self.data, Folders) or self.data.layout != "photographs"
+        require(paired or not self.report, "without ground truth, show.py writes the --report")
         either = not (self.weights and self.compare)
         require(either, "--weights does not go with --compare: list all weights there")
         require(bool(self.conventions), "--conventions needs at least one convention")

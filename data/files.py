@@ -6,6 +6,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -38,6 +39,7 @@ class PairFiles(NamedTuple):
     rainy: Path
     clean: Path
     order: Order | None = None  # of the halves; only for side-by-side images
+    mask: Path | None = None  # white where the ground truth is known
 
 
 class PairList(Sequence[PairFiles]):
@@ -49,14 +51,20 @@ class PairList(Sequence[PairFiles]):
     Args:
         rows: the name, the rainy and the clean file of each pair.
         order: order of the halves of side-by-side images.
+        masks: folder of the masks, NAME.png.
     """
 
-    def __init__(self, rows: Iterable[tuple[str, str, str]], order: Order | None = None) -> None:
+    def __init__(
+        self,
+        rows: Iterable[tuple[str, str, str]],
+        order: Order | None = None,
+        masks: Path | None = None,
+    ) -> None:
         text, ends = bytearray(), array("q", [0])
         for row in rows:
             text += os.fsencode("\0".join(row))
             ends.append(len(text))
-        self.text, self.ends, self.order = bytes(text), ends, order
+        self.text, self.ends, self.order, self.masks = bytes(text), ends, order, masks
 
     def row(self, index: int) -> tuple[str, str, str]:
         """The name, the rainy and the clean file of pair `index`, at least 0."""
@@ -67,6 +75,15 @@ class PairList(Sequence[PairFiles]):
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """The rows of all pairs."""
         return map(self.row, range(len(self)))
+
+    def mask(self, name: str) -> Path | None:
+        """The mask of the pair with this name, if there are masks."""
+        return self.masks and self.masks / f"{name}.png"
+
+    def matching(self, pattern: str) -> "PairList":
+        """The pairs whose names match a pattern, as of a shell."""
+        rows = (row for row in self.rows() if fnmatchcase(row[0], pattern))
+        return PairList(rows, self.order, self.masks)
 
     def __len__(self) -> int:
         return len(self.ends) - 1
@@ -79,7 +96,7 @@ class PairList(Sequence[PairFiles]):
         if isinstance(index, slice):
             return [self[i] for i in range(len(self))[index]]
         name, rainy, clean = self.row(range(len(self))[index])
-        return PairFiles(name, Path(rainy), Path(clean), self.order)
+        return PairFiles(name, Path(rainy), Path(clean), self.order, self.mask(name))
 
 
 def read_pair(files: PairFiles) -> Pair:
@@ -102,7 +119,16 @@ def read_pair(files: PairFiles) -> Pair:
         raise UserError(
             f"{files.rainy} and {files.clean} differ in size: {' and '.join(sizes)} pixels"
         )
-    return Pair(files.name, rainy, clean)
+    mask = None if files.mask is None else _read_mask(files.mask, rainy)
+    return Pair(files.name, rainy, clean, mask)
+
+
+def _read_mask(path: Path, image: Pixels) -> NDArray[np.bool_]:
+    mask = read_rgb(path)[..., 0] > 127
+    if mask.shape != image.shape[:2] or not mask.any():
+        height, width = image.shape[:2]
+        raise UserError(f"{path}: expected a mask of {width}x{height} pixels that is not all black")
+    return np.asarray(mask)
 
 
 def read_rgb(path: Path) -> Pixels:
@@ -158,7 +184,8 @@ class FolderPairs(Sequence[Pair]):
             names, numbers = [], array("q")
             for name, *files in map(self.files.row, indices):
                 names.append(name)
-                for file in files:
+                mask = self.files.mask(name)
+                for file in (*files, *([] if mask is None else [str(mask)])):
                     try:
                         numbers.extend(length_and_date(file))
                     except OSError as error:

@@ -9,6 +9,9 @@ list            a text file with a line per pair: the rainy and the clean file, 
                 space, below the folder of the list (SPA-Data)
 cityscapes      rainy images in the folders of cities; the clean ones lie in `leftImg8bit` in place
                 of `leftImg8bit_rain` (RainCityscapes); clean images without rain are left out
+masked          as two-folders, and mask/NAME.png for every rainy image: white where the ground
+                truth is known; only scoring uses it
+photographs     rainy images without ground truth, which have no pairs; see `list_in_order`
 """
 
 import os
@@ -49,11 +52,13 @@ def find_pairs(
         UserError: the folder is missing or empty, two images have the same name, an image is
             unpaired, or a line of a list does not name two files.
     """
+    if layout == "photographs":
+        raise UserError(f"{folder} has no ground truth: only eval.py takes --layout photographs")
     if layout == "list":
         return PairList(_read_list(folder))
     if layout == "side-by-side":
         rows = [(_stem(file), file, file) for file in _by_key(image_names(folder)).values()]
-    elif layout == "two-folders":
+    elif layout in ("two-folders", "masked"):
         rainy, clean = (
             image_names(_subfolder(folder, names), recursive=True) for names in (RAINY, CLEAN)
         )
@@ -68,7 +73,15 @@ def find_pairs(
             raise UserError(f"no norain-N.png in {folder}: expected the official Rain100 names")
         rows = _match(rainy or image_names(folder / "rainy"), clean, unpaired)
     rows.sort(key=lambda row: _natural(row[0]))
-    return PairList(rows, order if layout == "side-by-side" else None)
+    masks = folder / "mask" if layout == "masked" else None
+    if masks is not None:
+        missing = [name for name, _, _ in rows if not (masks / f"{name}.png").is_file()]
+        if missing:
+            raise UserError(
+                f"{masks} has no mask for {len(missing)} of {len(rows)} images: expected "
+                f"{missing[0]}.png"
+            )
+    return PairList(rows, order if layout == "side-by-side" else None, masks)
 
 
 def test_sets(data: Folders) -> dict[str, Path]:

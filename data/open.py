@@ -1,13 +1,14 @@
 """Open the training, validation and test images that a config names."""
 
 import hashlib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from config.schema import Config, Folders, Synthetic
 from data.files import FolderPairs
 from data.headers import length_and_date
-from data.layouts import find_pairs, find_test_pairs
+from data.layouts import find_pairs, find_test_pairs, list_in_order
 from data.pairs import Pairs, Selection
 from data.patches import Patches
 from data.rain_layers import LayerSource, extract_layers, hold_out, open_clean, open_layers
@@ -27,20 +28,43 @@ class TrainingData(NamedTuple):
     fingerprint: str | None = None  # of the files of the training set; None if it is in memory
 
 
-def open_pairs(data: Folders | Synthetic, split: Literal["train", "test"]) -> Pairs:
-    """Open the training or test pairs of a config.
+def open_pairs(
+    data: Folders | Synthetic, split: Literal["train", "test"], match: str = "*"
+) -> Pairs:
+    """Open the training or test pairs of a config whose names match a pattern, as of a shell.
 
     Raises:
         UserError: the dataset has no such pairs, or they cannot be read.
     """
     if isinstance(data, Synthetic):
+        if match != "*":
+            raise UserError("--match needs images on disk: give a preset, for example rain100l")
         count = data.train_pairs if split == "train" else data.test_pairs
         return SyntheticPairs(split, count, data.image_size, data.heaviness)
     if split == "test":
-        return FolderPairs(find_test_pairs(data))
-    if data.train_folder is None:
+        files = find_test_pairs(data)
+    elif data.train_folder is None:
         raise UserError(f"{data.dataset} has no train set: give --train-folder")
-    return FolderPairs(find_pairs(data.train_folder, data.layout, data.order), keep=True)
+    else:
+        files = find_pairs(data.train_folder, data.layout, data.order)
+    matching = files if match == "*" else files.matching(match)
+    if not matching:
+        raise UserError(f"no pair is named like {match!r}: the first is {files[0].name}")
+    return FolderPairs(matching, keep=split == "train")
+
+
+def open_photographs(data: Folders, match: str = "*") -> list[Path]:
+    """List the test images of a dataset without ground truth whose names match a pattern.
+
+    Raises:
+        UserError: there are none.
+    """
+    if data.test_folder is None:
+        raise UserError(f"{data.dataset} has no test set: give --test-folder")
+    files = [f for f in list_in_order(data.test_folder) if fnmatchcase(f.stem, match)]
+    if not files:
+        raise UserError(f"no image of {data.test_folder} is named like {match!r}")
+    return files
 
 
 def refuse_output(data: Folders | Synthetic, output: Path) -> None:

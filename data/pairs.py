@@ -18,6 +18,7 @@ class Pair(NamedTuple):
     name: str
     rainy: Pixels
     clean: Pixels
+    mask: NDArray[np.bool_] | None = None  # [H, W], where the ground truth is known; None: all over
 
 
 Pairs = Sequence[Pair]

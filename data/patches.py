@@ -80,7 +80,7 @@ class Patches(Dataset[PatchPair]):
         epoch, position = divmod(index, self.scenes)
         scene = int(_order(self.seed, epoch, self.scenes)[position])
         if scene < len(self.pairs):
-            _, rainy, clean = self.pairs[scene]
+            _, rainy, clean, _ = self.pairs[scene]
         else:
             rainy, clean = None, self.clean_scenes[scene - len(self.pairs)]
         random = np.random.default_rng([self.seed, 1, index])

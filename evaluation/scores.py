@@ -11,8 +11,11 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from data.pairs import Pair, Pairs
@@ -30,6 +33,15 @@ SECONDS_PER_LINE = 60  # between lines of progress where there is no terminal fo
 
 Viewer = Callable[[int, Pair, Pixels], None]
 """Called with the index of a pair, the pair, and its derained image, uint8 [H, W, 3]."""
+
+
+class Results(Protocol):
+    """What some method has made of the pairs, by their names."""
+
+    device: torch.device
+
+    def image(self, name: str) -> Tensor:
+        """Return the result for one pair, float32 [3, H, W] in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +134,7 @@ class Progress:
 
 
 def evaluate(
-    derain: Derainer,
+    derain: Derainer | Results,
     pairs: Pairs,
     conventions: Sequence[Convention],
     view: Viewer | None = None,
@@ -133,7 +145,7 @@ def evaluate(
     In a distributed run the pairs are spread over the ranks, and every rank gets all scores.
 
     Args:
-        derain: the network.
+        derain: the network, or results of another method, which take no time.
         pairs: the pairs to score.
         conventions: see `utils.metrics`.
         view: called for every derained image.
@@ -149,14 +161,15 @@ def evaluate(
         pair = recent[index] = pairs[index]
         rainy, clean = (to_tensor(x).to(derain.device) for x in (pair.rainy, pair.clean))
         start = time.perf_counter()
-        derained = derain(rainy)
+        derained = derain(rainy) if isinstance(derain, Derainer) else derain.image(pair.name)
         synchronize(derain.device)
         seconds = time.perf_counter() - start
+        mask = None if pair.mask is None else torch.from_numpy(pair.mask).to(derain.device)
         rows = []
         for convention in conventions:
             try:
-                before = score(rainy, clean, convention)
-                after = score(derained, clean, convention)
+                before = score(rainy, clean, convention, mask)
+                after = score(derained, clean, convention, mask)
             except ValueError as error:
                 raise UserError(f"cannot score {pair.name} in {convention}: {error}") from None
             values = (v.item() for v in (*before, *after))
@@ -184,12 +197,20 @@ def evaluate(
 
 
 def strip_writer(folder: Path, count: int = STRIPS) -> Viewer:
-    """A viewer that writes strips, rainy | derained | clean, of the first pairs to a folder."""
+    """A viewer that writes strips, rainy | derained | clean, of the first pairs to a folder.
+
+    The clean image is transparent outside a mask.
+    """
 
     @ranks.main_only
     def view(index: int, pair: Pair, derained: Pixels) -> None:
         if index < count:
-            write_image(folder / f"{pair.name}.png", hstack(pair.rainy, derained, pair.clean))
+            strip = hstack(pair.rainy, derained, pair.clean)
+            if pair.mask is not None:
+                alpha = np.full(strip.shape[:2], 255, np.uint8)
+                alpha[:, -pair.mask.shape[1] :] *= pair.mask
+                strip = np.dstack([strip, alpha])
+            write_image(folder / f"{pair.name}.png", strip)
 
     return view
 

@@ -1,14 +1,12 @@
-"""Tables of scores: one network with published results, or a comparison of several networks."""
+"""The table of scores of one network, with published results."""
 
 from collections.abc import Sequence
-from statistics import fmean, median
+from statistics import fmean
 
 from config import facts_of
 from config.reference import Published
 from config.schema import Folders, Synthetic
 from evaluation.scores import Scores
-from models import Derainer
-from utils.runtime import count_macs, count_parameters
 
 
 def table(scores: Scores, data: Folders | Synthetic, method: str) -> str:
@@ -41,7 +39,7 @@ def _table(scores: Scores, data: Folders | Synthetic, name: str, method: str) ->
             f"{scores.mean(c, prefix + 'psnr'):>10.2f}{scores.mean(c, prefix + 'ssim'):>8.4f}"
             for c in scores.conventions
         ]
-        lines.append(f"{label:<{first}}" + "".join(cells))
+        lines.append(f"{label:<{first}}" + "".join(cells).replace("nan", "  -"))
     if published:
         lines.append("published, each in its own convention:")
     for row in published:
@@ -51,70 +49,6 @@ def _table(scores: Scores, data: Folders | Synthetic, name: str, method: str) ->
             cells = [f"{cell.lstrip()} in {row.convention}"]
         lines.append((f"{row.method:<{first}}" + "".join(cells)).rstrip())
     return "\n".join(lines)
-
-
-def comparison(
-    results: Sequence[Scores],
-    derainers: Sequence[Derainer],
-    data: Folders | Synthetic,
-    size: tuple[int, int],
-) -> str:
-    """Format scores and costs of several networks on one dataset as a Markdown table.
-
-    Several test sets get a table each, and one of their averages.
-
-    Args:
-        results: scores of each network.
-        derainers: the networks.
-        data: the dataset.
-        size: height and width for which multiply-adds are counted.
-    """
-    sets = [scores.sets for scores in results]
-    parts = [(name, [each[name] for each in sets]) for name in sets[0]]
-    parts += [("average", list(results))] * (len(parts) > 1)
-    return "\n\n".join(_comparison(part, derainers, data, name, size) for name, part in parts)
-
-
-def _comparison(
-    results: Sequence[Scores],
-    derainers: Sequence[Derainer],
-    data: Folders | Synthetic,
-    name: str,
-    size: tuple[int, int],
-) -> str:
-    height, width = size
-    conventions = results[0].conventions
-    first = results[0]
-    rainy = (
-        f"{first.mean(c, 'rainy_psnr'):.2f} / {first.mean(c, 'rainy_ssim'):.4f}"
-        for c in conventions
-    )
-    header = ["network", "weights", "parameters", f"GMAC {width}x{height}", "s per image"]
-    rows = [[*header, *conventions], ["rainy input", "", "", "", "", *rainy]]
-    for scores, derain in zip(results, derainers, strict=True):
-        network = derain.network
-        cells = (
-            f"{scores.mean(c, 'psnr'):.2f} / {scores.mean(c, 'ssim'):.4f}" for c in conventions
-        )
-        rows.append(
-            [
-                type(network).__name__,
-                str(derain.weights.path if derain.weights else ""),
-                f"{count_parameters(network):,}",
-                f"{count_macs(network, height, width) / 1e9:.1f}",
-                f"{median(scores.seconds):.2f}",
-                *cells,
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
-        for row in rows
-    ]
-    rule = "|" + "|".join("-" * (w + 2) for w in widths) + "|"
-    ensemble = ", ensemble" if derainers[0].ensemble else ""
-    head = f"{title(data, first.pairs, name)}{ensemble}: PSNR / SSIM"
-    return "\n".join([head, "", lines[0], rule, *lines[1:]])
 
 
 def published_rows(

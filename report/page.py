@@ -2,7 +2,8 @@
 
 It is made from what lies in an output folder, of eval.py (scores.json, scores.csv, strips/) or of
 show.py (derained.jsonl and the results), and written to report/ in it. The page contains its style
-and script, and its images lie next to it. It needs no server and no network.
+and script, and its images lie next to it. It needs no server and no network. The page of several
+methods is made by report/compare.py.
 """
 
 import io
@@ -14,14 +15,16 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import cv2
-import jinja2
 import numpy as np
 
 from config.schema import Folders, Synthetic
+from evaluation.methods import NAME as COMPARED
 from evaluation.scores import STRIPS, PairScore, read_scores
 from evaluation.tables import published_rows, title
+from report.compare import write_comparison_report
+from report.template import write_page
 from utils.errors import UserError
-from utils.files import folded, is_inside, write_text
+from utils.files import folded, is_inside
 from utils.image import GAP, Pixels, read_image, write_image
 from utils.photo import png, record
 from utils.photo.decode import read_photograph
@@ -46,17 +49,24 @@ class Row(NamedTuple):
 def write_report(folder: Path) -> Path:
     """Write the page for an output folder of eval.py, train.py or show.py, and return its path.
 
+    If several of them have written there, it is the page of the last one.
+
     Raises:
         UserError: the folder has no results, or they are damaged.
     """
-    if (folder / record.NAME).is_file():
-        return write_photo_report(folder)
-    if (folder / "scores.json").is_file():
-        return write_score_report(folder)
-    raise UserError(
-        f"neither scores.json nor {record.NAME} in {folder}: expected an output folder of eval.py "
-        "or show.py"
-    )
+    writers = {
+        record.NAME: write_photo_report,
+        COMPARED: write_comparison_report,
+        "scores.json": write_score_report,
+    }
+    found = [name for name in writers if (folder / name).is_file()]
+    if not found:
+        raise UserError(
+            f"none of {', '.join(writers)} in {folder}: expected an output folder of eval.py or "
+            "show.py"
+        )
+    newest = max(found, key=lambda name: (folder / name).stat().st_mtime_ns)
+    return writers[newest](folder)
 
 
 def write_score_report(folder: Path) -> Path:
@@ -85,8 +95,9 @@ def write_score_report(folder: Path) -> Path:
     ensemble = ", ensemble" if summary.get("ensemble") else ""
     about = {key: summary[key] for key in ("data", "provenance") if key in summary}
     weights = {key: summary[key] for key in ("weights", "sha256", "network", "arguments")}
-    return _write(
+    return write_page(
         folder,
+        "report.html",
         title=title(data, scores.pairs),
         convention=convention,
         conventions=list(dict.fromkeys(conventions)),
@@ -169,8 +180,9 @@ def write_photo_report(folder: Path) -> Path:
     check_photo_report(folder, [result.source for result in results])
     used = sorted({result.run for result in results})
     several = len(used) > 1
-    return _write(
+    return write_page(
         folder,
+        "report.html",
         title=f"{len(results)} derained file{'s' * (len(results) != 1)}",
         columns={
             "width": "{:.0f}",
@@ -251,16 +263,3 @@ def _histogram(gains: Sequence[float]) -> str:
         figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
     svg = stream.getvalue().replace(ink, "currentColor").replace(bar, "var(--accent)")
     return svg[svg.index("<svg") :]
-
-
-def _write(folder: Path, **page: Any) -> Path:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    path = folder / "report" / "index.html"
-    write_text(path, environment.get_template("report.html").render(page))
-    return path

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from config.schema import Augmentation, Heaviness
+from config.schema import Augmentation, Folders, Heaviness, Synthetic
 from data import FolderPairs, Pair, Patches, SyntheticPairs, find_pairs
+from data.open import open_pairs
 from data.synthetic import SCENES
 from utils.errors import UserError
 from utils.image import Pixels, to_tensor, write_image
@@ -51,6 +52,50 @@ def test_two_folders(tmp_path: Path, picture: Picture, rainy: str, clean: str) -
     write_image(tmp_path / clean, picture(seed=2))
     (files,) = find_pairs(tmp_path, "two-folders")
     assert (files.rainy, files.clean) == (tmp_path / rainy, tmp_path / clean)
+
+
+@pytest.fixture
+def masked_folder(tmp_path: Path, picture: Picture) -> Path:
+    """Three pairs of two clips; their masks know the left half."""
+    folder = tmp_path / "masked"
+    half = np.zeros((24, 32, 3), np.uint8)
+    half[:, :16] = 255
+    for seed, name in enumerate(("a_1", "a_10", "b_2")):
+        write_image(folder / "rainy" / f"{name}.png", picture(seed=seed))
+        write_image(folder / "clean" / f"{name}.png", picture(seed=seed + 10))
+        write_image(folder / "mask" / f"{name}.png", half)
+    return folder
+
+
+def test_masks_belong_to_the_pairs(masked_folder: Path, picture: Picture) -> None:
+    pairs = FolderPairs(find_pairs(masked_folder, "masked"))
+    assert [pair.name for pair in pairs] == ["a_1", "a_10", "b_2"]
+    for pair in pairs:
+        assert pair.mask is not None
+        assert pair.mask[:, :16].all()
+        assert not pair.mask[:, 16:].any()
+    mask = masked_folder / "mask" / "a_10.png"
+    for wrong in (np.zeros((24, 32, 3), np.uint8), picture(24, 30)):
+        write_image(mask, wrong)
+        with pytest.raises(UserError, match=r"a_10\.png: expected a mask of 32x24 pixels"):
+            list(FolderPairs(find_pairs(masked_folder, "masked")))
+    mask.unlink()
+    with pytest.raises(UserError, match="no mask for 1 of 3 images: expected a_10"):
+        find_pairs(masked_folder, "masked")
+
+
+def test_pairs_whose_names_match_a_pattern(masked_folder: Path) -> None:
+    data = Folders("mine", None, masked_folder, layout="masked")
+    assert [pair.name for pair in open_pairs(data, "test", "a*")] == ["a_1", "a_10"]
+    with pytest.raises(UserError, match="named like 'c\\*': the first is a_1"):
+        open_pairs(data, "test", "c*")
+    with pytest.raises(UserError, match="--match needs images on disk"):
+        open_pairs(Synthetic(), "test", "a*")
+
+
+def test_photographs_have_no_pairs(masked_folder: Path) -> None:
+    with pytest.raises(UserError, match=r"has no ground truth: only eval\.py"):
+        find_pairs(masked_folder / "rainy", "photographs")
 
 
 def test_side_by_side_order_is_explicit(tmp_path: Path, picture: Picture) -> None:
@@ -141,7 +186,8 @@ def test_patches_are_the_same_for_any_number_of_workers() -> None:
 
 
 def test_a_round_visits_every_pair_once() -> None:
-    pairs = [Pair(str(i), *[np.full((8, 8, 3), i, dtype=np.uint8)] * 2) for i in range(5)]
+    images = [np.full((8, 8, 3), i, dtype=np.uint8) for i in range(5)]
+    pairs = [Pair(str(i), image, image) for i, image in enumerate(images)]
     patches = Patches(pairs, 8, 0)
     orders = [
         [round(patches[r * 5 + i].rainy.max().item() * 255) for i in range(5)] for r in (0, 1)

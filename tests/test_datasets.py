@@ -311,6 +311,14 @@ def test_eval_prints_every_test_set_and_the_average(
     shown = capsys.readouterr().out
     assert shown.count("| rainy input |") == 3
     assert "rain13k, average, 2 pairs: PSNR / SSIM" in shown
+    for strip in strips:  # images of another method lie in a folder for each test set
+        write_image(tmp_path / "other" / strip.parent.name / strip.name, read_image(strip)[:, -16:])
+    flags = ["--test-sets", "Test100", "Rain100L", "--report", "--compare", str(file)]
+    eval_script.main([*common, *flags, f"Other={tmp_path / 'other'}"])
+    assert capsys.readouterr().out.count("inf / 1.0000") == 3
+    page = (tmp_path / "scores" / "rain13k" / "report" / "index.html").read_text()
+    assert page.count("inf / 1.0000</td>") == 3
+    assert page.count('<div class="pair"') == 2
 
 
 def test_the_average_of_test_sets_is_that_of_their_means() -> None:

@@ -153,3 +153,66 @@ def test_ssim_gradient() -> None:
     a = torch.rand(1, 2, 12, 13, dtype=torch.float64, requires_grad=True)
     b = torch.rand(1, 2, 12, 13, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda x: ssim_map(x, b, 1, "zero").mean(), a)
+
+
+# --- inside a mask ------------------------------------------------------------------------------
+
+
+def masked_pair() -> tuple[Tensor, Tensor, Tensor]:
+    """Two images and a mask with holes, large enough for y-float to halve them."""
+    noisy, clean = (x[:, :400, :420] for x in golden_pair("coffee-20"))
+    mask = torch.ones(clean.shape[1:], dtype=torch.bool)
+    mask[30:60, 40:90] = mask[200, 300] = mask[:, 400:] = False
+    return noisy, clean, mask
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_mask_of_everything_changes_nothing(convention: Convention) -> None:
+    noisy, clean, mask = masked_pair()
+    whole, masked = (score(noisy, clean, convention, m) for m in (None, torch.ones_like(mask)))
+    assert masked.psnr.item() == pytest.approx(whole.psnr.item(), abs=1e-10)
+    assert masked.ssim.item() == pytest.approx(whole.ssim.item(), abs=1e-10)
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_nothing_outside_a_mask_counts(convention: Convention) -> None:
+    noisy, clean, mask = masked_pair()
+    before = score(noisy, clean, convention, mask)
+    after = score(torch.where(mask, noisy, 255 - clean), clean, convention, mask)
+    assert after.psnr.item() == before.psnr.item()
+    assert after.ssim.item() == pytest.approx(before.ssim.item(), abs=1e-12)
+    assert before.psnr.item() != score(noisy, clean, convention).psnr.item()
+
+
+def test_rgb_inside_a_mask_by_numpy_and_scikit_image() -> None:
+    """PSNR over the pixels, SSIM over the windows of 11x11 pixels that the mask holds."""
+    noisy, clean, mask = masked_pair()
+    a, b = (x.permute(1, 2, 0).numpy() for x in (noisy, clean))
+    known = mask.numpy()
+    result = score(noisy, clean, "rgb", mask)
+    error = np.mean((a[known].astype(float) - b[known]) ** 2)
+    assert result.psnr.item() == pytest.approx(10 * math.log10(255**2 / error), abs=1e-10)
+    _, full = skimage.metrics.structural_similarity(
+        a,
+        b,
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    windows = np.lib.stride_tricks.sliding_window_view(known, (11, 11)).all(axis=(2, 3))
+    expected = full[5:-5, 5:-5][windows].mean()
+    assert result.ssim.item() == pytest.approx(expected, abs=1e-10)
+
+
+def test_a_mask_without_a_window_has_no_ssim() -> None:
+    noisy, clean, mask = masked_pair()
+    dots = torch.zeros_like(mask)
+    dots[::10, ::10] = True
+    result = score(noisy, clean, "rgb", dots)
+    assert math.isfinite(result.psnr.item())
+    assert math.isnan(result.ssim.item())
+    for wrong in (torch.zeros_like(mask), mask[:-1]):
+        with pytest.raises(ValueError, match="expected a mask of"):
+            score(noisy, clean, "rgb", wrong)

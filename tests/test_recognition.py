@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 from urllib.error import URLError
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor
 
-from tools import recognition, recognize
+from tools import onnx_detector, recognition, recognize
 from tools.recognition import (
     Boxes,
     Change,
@@ -259,6 +260,101 @@ def test_without_torchvision_one_line_says_what_to_install(
 def test_the_advised_release_is_the_pinned_one() -> None:
     pinned = (REPOSITORY / "requirements.txt").read_text()
     assert f"torchvision=={recognition.TORCHVISION} " in pinned
+
+
+# --- detectors in ONNX files --------------------------------------------------------------------
+
+
+def findings(side: int, *cells: tuple[int, int, float, float]) -> Any:
+    """What a network with two categories returns: boxes of 2x1 cells in the grid of 8 pixels.
+
+    Each has a row, a column, the chance of an object, and that of the second category.
+    """
+    found = np.zeros((sum((side // s) ** 2 for s in onnx_detector.STRIDES), 7), np.float32)
+    for row, column, thing, second in cells:
+        found[row * (side // 8) + column] = 0.5, 0.5, np.log(2), 0, thing, 0.1, second
+    return found
+
+
+def test_boxes_of_an_onnx_detector_are_decoded() -> None:
+    """An image of 32x16 pixels fills the upper half of the square of 64: it is doubled."""
+    image = torch.zeros(3, 16, 32)
+    image[0] = 1
+    seen = []
+
+    def run(square: Any) -> Any:
+        seen.append(square)
+        return findings(64, (1, 2, 0.9, 0.8), (6, 0, 0.9, 0.3), (1, 2, 0.9, 0.8))
+
+    found = onnx_detector.find_boxes(run, image, 64, 0.5)
+    assert found.corners.tolist() == [[6, 4, 14, 8]]  # centre (20, 12), size 16x8, halved
+    assert found.labels.tolist() == [1]
+    assert found.scores.tolist() == pytest.approx([0.72])
+    (square,) = seen
+    assert square.shape == (1, 3, 64, 64)
+    assert (square[0, :, :32] == np.array([0, 0, 255])[:, None, None]).all()  # blue, green, red
+    assert (square[0, :, 32:] == 114).all()
+    low = onnx_detector.find_boxes(run, image, 64, 0.2)
+    assert low.corners.tolist() == [[6, 4, 14, 8], [-2, 24, 6, 28]]
+    none = onnx_detector.find_boxes(lambda _: findings(64), image, 64, 0.5)
+    assert [len(part) for part in none] == [0, 0, 0]
+
+
+def test_overlapping_boxes_of_one_category_are_one() -> None:
+    """Neighbouring cells: two boxes of 2x1 cells have an IoU of 1/3, in the next row of 0."""
+    image = torch.zeros(3, 64, 64)
+    wide = findings(64, (1, 2, 0.9, 0.9), (1, 3, 0.9, 0.8))
+    assert len(onnx_detector.find_boxes(lambda _: wide, image, 64, 0.5).labels) == 2
+    wide[:, 2] += np.log(2)  # 4x1 cells: 3/5
+    found = onnx_detector.find_boxes(lambda _: wide, image, 64, 0.5)
+    assert found.scores.tolist() == pytest.approx([0.81])
+
+
+def write_detector(file: Path, values: Any) -> None:
+    """An ONNX network that returns `values`, plus 0 times what it sees."""
+    helper, proto = onnx.helper, onnx.TensorProto
+    constant = onnx.numpy_helper.from_array(np.asarray(values, np.float32)[None], "values")
+    zero = onnx.numpy_helper.from_array(np.zeros(1, np.float32), "zero")
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["square"], ["means"]),
+        helper.make_node("ReduceMean", ["means"], ["mean"], keepdims=0),
+        helper.make_node("Mul", ["mean", "zero"], ["nothing"]),
+        helper.make_node("Add", ["values", "nothing"], ["found"]),
+    ]
+    square = helper.make_tensor_value_info("square", proto.FLOAT, [1, 3, 64, 64])
+    found = helper.make_tensor_value_info("found", proto.FLOAT, [1, *np.shape(values)])
+    graph = helper.make_graph(nodes, "detector", [square], [found], [constant, zero])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, str(file))
+
+
+def test_recognize_takes_an_onnx_detector(
+    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("rainy", "derained", "clean"):
+        write_image(tmp_path / name / "a.png", picture(64, 64))
+    folders = [str(tmp_path / name) for name in ("rainy", "derained", "clean")]
+    model, output = tmp_path / "tiny.onnx", ["--output", str(tmp_path / "out")]
+    write_detector(model, findings(64, (1, 2, 0.9, 0.8)))
+    flags = [*folders, *output, "--model", str(model), "--side", "64"]
+    recognize.main(flags)
+    shown = capsys.readouterr().out
+    assert "a: 1 → 1 boxes, 0 found, 0 lost; category 1 1 → 1" in shown
+    assert "derained images against clean: recall 100.0% of 1 boxes" in shown
+    recognize.main([*flags, "--score", "0.75"])
+    assert "recall - of 0 boxes" in capsys.readouterr().out
+    with pytest.raises(UserError, match="--side must be a multiple of 32, got 60"):
+        recognize.main([*folders, *output, "--model", str(model), "--side", "60"])
+    with pytest.raises(UserError, match="remove --task segmentation"):
+        recognize.main([*flags, "--task", "segmentation"])
+    with pytest.raises(UserError, match=r"no file nowhere\.onnx"):
+        recognize.main([*folders, *output, "--model", "nowhere.onnx"])
+    write_detector(model, np.zeros((10, 7)))
+    with pytest.raises(UserError, match="returns 1x10x7 values: expected a YOLOX detector"):
+        recognize.main(flags)
+    model.write_bytes(b"no network")
+    with pytest.raises(UserError, match=r"OpenCV cannot run .*tiny\.onnx"):
+        recognize.main(flags)
 
 
 # --- with torchvision's models ------------------------------------------------------------------

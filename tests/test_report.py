@@ -19,6 +19,7 @@ import eval as eval_script
 import show
 from config import WEIGHTS
 from data.pairs import Pair
+from evaluation.methods import Comparison, Method
 from evaluation.scores import PairScore, Scores, strip_writer, write_scores
 from report.page import write_score_report
 from tools import report as report_tool
@@ -153,7 +154,7 @@ def test_pairs_without_a_strip_have_no_slider(tmp_path: Path) -> None:
 
 
 def test_reports_of_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"scores\.json.*derained\.json"):
+    with pytest.raises(UserError, match=r"derained\.jsonl.*scores\.json"):
         report_tool.main([str(tmp_path)])
     write_results(tmp_path)
     (tmp_path / "scores.csv").write_text("name,psnr\na,x\n")
@@ -171,8 +172,6 @@ def test_eval_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert f"report: {report}\n" in capsys.readouterr().out
     assert len(linked(report)) == 4
     assert "jdnet-small-real.safetensors" in Parsed(report).text
-    with pytest.raises(UserError, match="--report"):
-        eval_script.main([*data, "--compare", SHIPPED[1], SHIPPED[1], "--report"])
 
 
 def test_show_writes_a_report(
@@ -285,6 +284,133 @@ def test_a_report_never_overwrites_inputs(tmp_path: Path, picture: Picture) -> N
     assert (folder / "0000-rainy.jpg").read_bytes() == before
 
 
+# --- comparisons --------------------------------------------------------------------------------
+
+METHODS = ("JDNet", "Other & co")
+SCENES = ("scene-1", "scene-2", ODD)
+BAD = (slice(20, 30), slice(70, 90))  # where the second method fails in scene-2
+
+
+def comparison_images(scene: int) -> tuple[Pixels, tuple[Pixels, ...]]:
+    """A clean image of 96x120 pixels, and what the methods made of it."""
+    clean = np.random.default_rng(scene).integers(50, 150, (96, 120, 3), dtype=np.uint8)
+    first, second = clean + np.uint8(2 + scene), clean + np.uint8(1)
+    if scene == 1:
+        second[BAD] += np.uint8(100)
+        second[80:] = 0  # outside the mask
+    return clean, (first, second)
+
+
+def write_comparison(folder: Path, strips: int = len(SCENES)) -> None:
+    """Write the scores and strips of two methods; the mask of scene-2 leaves out its last rows."""
+    results = []
+    for place, name in enumerate(METHODS):
+        view, rows = strip_writer(folder / f"m{place}" / "strips", strips), []
+        for i, scene in enumerate(SCENES):
+            clean, derained = comparison_images(i)
+            known = np.ones((96, 120), np.bool_)
+            known[80:] = False
+            pair = Pair(scene, clean + np.uint8(20), clean, known if i == 1 else None)
+            view(i, pair, derained[place])
+            psnr = math.inf if (place, i) == (1, 2) else 30.0 + place + i * (1 - 2 * place)
+            rows += [PairScore(scene, c, 20.0 + i, 0.5, psnr, 0.9) for c in ("y", "rgb")]
+        scores = Scores(tuple(rows), (0.25,) * len(SCENES))
+        about = {"weights": f"w{place}", "sha256": "01", "network": name, "arguments": {}}
+        data = {"dataset": "x", "release": "old", "test_folder": "x", "layout": "masked"}
+        write_scores(folder / f"m{place}", scores, {**about, "data": data, "strips": strips})
+        results.append(scores)
+    methods = (
+        Method("m0", METHODS[0], "w_0", 1_073_483, 33.04e9, 0.25),
+        Method("m1", METHODS[1], "w1", None, None, None),
+    )
+    Comparison(("x, 3 pairs",), (120, 96), methods, tuple(results)).write(folder)
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("compared")
+    write_comparison(folder)
+    report_tool.main([str(folder)])
+    return folder / "report" / "index.html"
+
+
+def test_a_comparison_has_one_table_also_to_copy(compared: Path) -> None:
+    words = " ".join(Parsed(compared).text.split())
+    assert "network weights parameters GMAC 120x96 s per image y rgb rainy input" in words
+    assert "JDNet w_0 1,073,483 33.0 0.25 31.00 / 0.9000 31.00 / 0.9000 Other & co w1 inf" in words
+    assert "| JDNet | w_0 | 1,073,483 | 33.0 | 0.25 | 31.00 / 0.9000 |" in words
+    assert r"JDNet & w\_0 & 1,073,483 & 33.0 & 0.25 & 31.00 / 0.9000 & 31.00 / 0.9000 \\" in words
+    assert r"Other \& co & w1 &  &  &  & inf / 0.9000".replace("  ", " ") in words
+    assert r"\begin{tabular}{llrrrrr}" in words
+    assert words.count("scene-1 20.00 30.00 31.00 0.5000 0.9000 0.9000") == 2  # in y and in rgb
+
+
+def test_a_comparison_shows_all_versions_of_every_scene(compared: Path) -> None:
+    images = {file.resolve() for file in compared.parent.glob("*.png")}
+    shown = Parsed(compared)
+    urls = [json.loads(text) for text in shown.attributes("data-urls")]
+    assert linked(compared) | {(compared.parent / u).resolve() for us in urls for u in us} == images
+    for i, versions in enumerate(urls):
+        clean, (first, second) = comparison_images(i)
+        expected = (clean + np.uint8(20), first, second, clean)
+        for url, image in zip(versions, expected, strict=True):
+            assert np.array_equal(read_image(compared.parent / url)[..., :3], image)
+    alpha = read_image(compared.parent / urls[1][3])[..., 3]
+    assert (alpha[:80] == 255).all()
+    assert (alpha[80:] == 0).all()
+
+
+def test_regions_are_where_methods_fail_and_differ(compared: Path) -> None:
+    """The second method fails in scene-2; the first is farthest off in the last scene."""
+    words = " ".join(Parsed(compared).text.split())
+    worst, different = words.split("Worst regions")[1].split("Most different regions")
+    x, y = map(int, re.findall(r"Other & co scene-2, 64 . 64 pixels at (\d+), (\d+)", worst)[0])
+    assert 0 <= y <= 20  # all of the failure lies in the region, and the region in the mask
+    assert 26 <= x <= 70
+    assert f"JDNet {ODD}, 64" in worst
+    assert different.index("scene-2, 64") < min(different.index(s) for s in ("scene-1", ODD))
+    squares = np.full((64, 64), 1.0)
+    squares[:10, :20] = 101.0**2  # wherever it lies in the region
+    assert f"Other & co {10 * math.log10(255**2 / squares.mean()):.1f} dB" in worst
+    for i, image in enumerate(comparison_images(1)[1]):
+        crop = read_image(compared.parent / f"worst-1-{i + 1}.png")
+        assert np.array_equal(crop, image[y : y + 64, x : x + 64])
+
+
+def test_scenes_without_strips_are_in_the_table_only(tmp_path: Path) -> None:
+    write_comparison(tmp_path)
+    write_comparison(tmp_path, strips=1)
+    report_tool.main([str(tmp_path)])
+    page = Parsed(tmp_path / "report" / "index.html")
+    assert len(page.attributes("data-urls")) == 1
+    assert page.attributes("data-figure").count("") == 2 * 2
+    (tmp_path / "m1" / "strips" / "scene-1.png").unlink()
+    report_tool.main([str(tmp_path)])
+    page = Parsed(tmp_path / "report" / "index.html")
+    assert not page.attributes("src")
+    assert "Side by side" not in page.text
+    (tmp_path / "m1" / "scores.csv").unlink()
+    with pytest.raises(UserError, match=r"no scores in .*m1"):
+        report_tool.main([str(tmp_path)])
+    (tmp_path / "compared.json").write_text("{}")
+    with pytest.raises(UserError, match=r"compared\.json is damaged"):
+        report_tool.main([str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_eval_compares_on_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["--test-pairs", "2", "--image-size", "32", "--conventions", "rgb"]
+    light = str(WEIGHTS / "jdnet-small-rain100l.safetensors")
+    output = ["--output", str(tmp_path)]
+    eval_script.main([*data, "--compare", SHIPPED[1], light, "--report", *output])
+    assert f"report: {tmp_path / 'report' / 'index.html'}\n" in capsys.readouterr().out
+    page = Parsed(tmp_path / "report" / "index.html")
+    assert len(page.attributes("data-urls")) == 2
+    assert "JDNet jdnet-small-rain100l PSNR" in " ".join(page.text.split())
+    eval_script.main([*data, *SHIPPED, "--report", *output])  # the page is that of the last run
+    assert "Mean gain" in Parsed(tmp_path / "report" / "index.html").text
+
+
 # --- in a browser -------------------------------------------------------------------------------
 
 
@@ -301,7 +427,16 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser, report: Path) -> Iterator[Page]:
-    """The report on a touch screen. No message, error or request to a server may occur."""
+    yield from opened(browser, report)
+
+
+@pytest.fixture
+def compared_page(browser: Browser, compared: Path) -> Iterator[Page]:
+    yield from opened(browser, compared)
+
+
+def opened(browser: Browser, report: Path) -> Iterator[Page]:
+    """A report on a touch screen. No message, error or request to a server may occur."""
     context = browser.new_context(viewport={"width": 390, "height": 844}, has_touch=True)
     page = context.new_page()
     noise: list[str] = []
@@ -389,3 +524,48 @@ def test_browser_scrolls_a_telephone_only_vertically(page: Page) -> None:
         page.emulate_media(color_scheme=scheme)
         colours.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert colours == ["rgb(255, 255, 255)", "rgb(22, 24, 26)"]
+
+
+def test_browser_compares_any_two_methods(compared_page: Page) -> None:
+    page = compared_page
+    pair = page.locator(".pair").first
+
+    def shown() -> list[str]:
+        images = pair.locator("img").all()
+        return [str(image.get_attribute("src")) for image in reversed(images)]
+
+    labels = ["rainy", *METHODS, "ground truth"]
+    assert page.locator("#left option").all_inner_texts() == labels
+    assert shown() == ["0000-1.png", "0000-2.png"]
+    page.select_option("#left", "rainy")
+    assert shown() == ["0000-0.png", "0000-2.png"]
+    page.select_option("#right", "ground truth")
+    assert shown() == ["0000-0.png", "0000-3.png"]
+    assert pair.locator("span").all_inner_texts() == ["rainy", "ground truth"]
+    assert page.locator(".pair").last.locator("span").first.inner_text() == "rainy"
+
+
+def test_browser_sorts_the_scores_of_every_convention(compared_page: Page) -> None:
+    page = compared_page
+    page.select_option("#convention", "rgb")
+    assert page.locator(".sheet:visible").count() == 1
+    heading = page.locator(".sheet:visible").get_by_role("button", name="Other & co PSNR")
+    heading.click()
+    rows = ".sheet:visible tbody th"
+    by_psnr = ["scene-2", "scene-1", ODD]  # 30, 31, inf
+    assert names(page, rows) == names(page, "figcaption:not(.crops *) b") == by_psnr
+    heading.click()
+    assert names(page, rows) == names(page, "figcaption:not(.crops *) b") == by_psnr[::-1]
+    page.select_option("#convention", "y")
+    assert names(page, rows) == list(SCENES)
+
+
+def test_browser_copies_the_table(compared_page: Page) -> None:
+    page = compared_page
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_text("the table in LaTeX").click()
+    page.get_by_role("button", name="copy").click()
+    page.get_by_role("button", name="copied").wait_for()
+    copied = page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert copied[:2] == ["% x, 3 pairs: PSNR / SSIM", r"\begin{tabular}{llrrrrr}"]
+    assert page.evaluate("document.documentElement.scrollWidth") == 390

@@ -35,6 +35,7 @@ from utils.errors import Interrupted, UserError
 from utils.files import writing
 from utils.image import Pixels, read_image, to_tensor, write_image
 from utils.photo.encode import write_photograph
+from utils.reference_free import quality
 from utils.runtime import count_macs
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,7 +97,7 @@ ERRORS = [
     (["eval.py", "rain100l"], "rain100l-small"),
     (["eval.py", "--weights", "nowhere.pt"], "nowhere.pt"),
     (["show.py", "nowhere.png"], "nowhere.png"),
-    (["tools/score.py", "a"], "CLEAN"),
+    (["tools/score.py", "a", "b", "c"], "DERAINED [CLEAN]"),
     (["tools/convert_checkpoint.py", "nowhere.pt", "x.pt"], "nowhere.pt"),
 ]
 
@@ -202,7 +203,7 @@ def test_compare_sets_networks_side_by_side(
     ]
     assert [row[3].strip() for row in rows] == [f"{count:,}" for count in parameters]
     assert len(list(output.rglob("scores.json"))) == 3
-    assert "one folder per network" in shown
+    assert "one folder per method" in shown
     other_suffix = weights.with_suffix(".copy")
     other_suffix.write_bytes(weights.read_bytes())
     files = [str(weights), str(other_suffix)]  # of one name without their suffixes
@@ -212,6 +213,87 @@ def test_compare_sets_networks_side_by_side(
     assert len(list((tmp_path / "same").rglob("scores.json"))) == 2
     with pytest.raises(UserError, match="--weights does not go with --compare"):
         eval_script.main([*TINY[2:], *flags, "--weights", str(weights)])
+
+
+@pytest.fixture
+def real_pairs(tmp_path: Path, picture: Picture) -> list[str]:
+    """Flags of eval.py for two pairs whose ground truth is known in the left half."""
+    folder = tmp_path / "pairs"
+    half = np.zeros((24, 32, 3), np.uint8)
+    half[:, :16] = 255
+    for seed, name in enumerate(("clip_1", "clip_2")):
+        clean = picture(seed=seed) // 2
+        write_image(folder / "clean" / f"{name}.png", clean)
+        write_image(folder / "mask" / f"{name}.png", half)
+        rainy = clean + np.where(half, 10, 90)
+        write_image(folder / "rainy" / f"{name}.png", rainy.astype(np.uint8))
+    return ["real-pairs", "--test-folder", str(folder), "--output", str(tmp_path / "scores")]
+
+
+def test_eval_scores_inside_the_mask(
+    real_pairs: list[str], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    eval_script.main([*real_pairs, "--weights", str(weights), "--match", "*_2"])
+    assert "real-pairs, 1 pairs" in capsys.readouterr().out
+    rows = csv.DictReader((tmp_path / "scores" / "scores.csv").read_text().splitlines())
+    (psnr,) = (float(row["rainy_psnr"]) for row in rows if row["convention"] == "rgb")
+    assert psnr == pytest.approx(20 * np.log10(255 / 10), abs=1e-10)
+    strip = read_image(tmp_path / "scores" / "strips" / "clip_2.png")
+    assert (strip[:, :-16, 3] == 255).all()
+    assert (strip[:, -16:, 3] == 0).all()
+
+
+def test_compare_takes_images_of_other_methods(
+    real_pairs: list[str], weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Matched by name, in any format; without parameters, multiply-adds and seconds."""
+    for name in ("clip_1", "clip_2"):
+        derained = read_image(tmp_path / "pairs" / "clean" / f"{name}.png")
+        derained[:, 16:] = 0  # outside the mask
+        write_image(tmp_path / "other" / f"{name}.tiff", derained)
+    flags = [*real_pairs, "--conventions", "rgb", "--compare", str(weights)]
+    eval_script.main([*flags, f"Other={tmp_path / 'other'}"])
+    rows = [line.split("|") for line in capsys.readouterr().out.splitlines() if "|" in line]
+    assert [cell.strip() for cell in rows[-1][1:-1]] == [
+        *["Other", str(tmp_path / "other"), "", "", "", "inf / 1.0000"],
+    ]
+    assert (tmp_path / "scores" / "Other" / "scores.csv").is_file()
+    (tmp_path / "other" / "clip_2.tiff").rename(tmp_path / "other" / "clip_3.tiff")
+    with pytest.raises(UserError, match=r"Other=.*1 images without a partner.*: clip_2"):
+        eval_script.main([*flags, f"Other={tmp_path / 'other'}"])
+    write_image(tmp_path / "scores" / "a" / "clip_1.png", derained)
+    write_image(tmp_path / "scores" / "a" / "clip_2.png", derained)
+    with pytest.raises(UserError, match="contains the images of Other"):
+        eval_script.main([*flags, f"Other={tmp_path / 'scores' / 'a'}"])
+    for wrong, message in (("Other=nowhere", "no folder nowhere"), ("=x", "NAME=FOLDER")):
+        with pytest.raises(UserError, match=message):
+            eval_script.main([*flags, wrong])
+
+
+def test_eval_scores_photographs_without_ground_truth(
+    weights: Path, tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_image(tmp_path / "photos" / f"{name}.png", picture(seed=seed))
+    flags = ["real", "--layout", "photographs", "--test-folder", str(tmp_path / "photos")]
+    flags += ["--weights", str(weights), "--output", str(tmp_path / "scores")]
+    eval_script.main(flags)
+    shown = capsys.readouterr().out
+    assert "photos, 2 photographs: lower is better" in shown
+    rows = list(csv.DictReader((tmp_path / "scores" / "quality.csv").read_text().splitlines()))
+    assert [row["name"] for row in rows] == ["a", "b", "a", "b"]
+    expected = quality(picture(seed=1))
+    assert float(rows[1]["brisque"]) == expected.brisque
+    assert rows[0]["niqe"] == "nan"  # too small
+    line = next(line for line in shown.splitlines() if line.startswith("rainy input"))
+    assert line.split()[2:] == [
+        "-",
+        *(f"{np.mean([float(r[k]) for r in rows[:2]]):.2f}" for k in ("brisque", "piqe")),
+    ]
+    with pytest.raises(UserError, match=r"show\.py writes the --report"):
+        eval_script.main([*flags, "--report"])
+    with pytest.raises(UserError, match="named like 'c'"):
+        eval_script.main([*flags, "--match", "c"])
 
 
 @pytest.mark.slow

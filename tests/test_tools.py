@@ -19,6 +19,7 @@ from train import train
 from utils import checkpoint
 from utils.errors import UserError
 from utils.image import Pixels, read_image, write_image
+from utils.reference_free import quality
 
 Picture = Callable[..., Pixels]
 
@@ -202,6 +203,24 @@ def test_score_matches_by_name(
     assert "1 of 4 images" in shown
     assert "rgb              48.1" in shown  # a difference of 1 on the scale 0 to 255
     assert table.read_text().startswith("name,convention,psnr,ssim\nrain-7.png,y,")
+
+
+def test_score_without_ground_truth(
+    tmp_path: Path, picture: Picture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed, name in enumerate("ab"):
+        write_image(tmp_path / "derained" / f"{name}.png", picture(seed=seed))
+    table = tmp_path / "scores.csv"
+    score.main([str(tmp_path / "derained"), "--csv", str(table)])
+    shown = capsys.readouterr().out
+    assert "2 images without ground truth: lower is better" in shown
+    assert "NIQE   BRISQUE      PIQE" in shown
+    lines = table.read_text().splitlines()
+    assert lines[0] == "name,niqe,brisque,piqe"
+    own = quality(picture(seed=1))
+    assert lines[2] == f"b.png,nan,{own.brisque},{own.piqe}"
+    with pytest.raises(UserError, match="got 3 folders"):
+        score.main(["a", "b", "c"])
 
 
 def test_score_errors(tmp_path: Path, picture: Picture) -> None:

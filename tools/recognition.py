@@ -1,8 +1,8 @@
 """What a trained model recognizes in images before and after deraining (paper, 4.4).
 
-A task is four things: find, compare, draw, and the names of the categories. The models are
-torchvision's. Only `torchvision_task` imports torchvision, because its compiled part needs the
-build of PyTorch that it was made for.
+A task is four things: find, compare, draw, and the names of the categories. The models here are
+torchvision's; tools/onnx_detector.py has others. Only `torchvision_task` imports torchvision,
+because its compiled part needs the build of PyTorch that it was made for.
 """
 
 import colorsys
@@ -57,13 +57,16 @@ class Task(NamedTuple):
     categories: Sequence[str]
 
 
-def torchvision_task(kind: Kind, name: str | None, device: torch.device) -> Task:
+def torchvision_task(
+    kind: Kind, name: str | None, device: torch.device, min_score: float = MIN_SCORE
+) -> Task:
     """Build a task with a model of torchvision.
 
     Args:
         kind: a key of `TASKS`.
         name: of the model in torchvision; None takes a light one.
         device: of the model.
+        min_score: of a box that counts.
 
     Raises:
         UserError: torchvision does not load, the model is unknown, or its weights cannot be
@@ -72,9 +75,10 @@ def torchvision_task(kind: Kind, name: str | None, device: torch.device) -> Task
     default, find, compare, draw = TASKS[kind]
     model, weights = _load(kind, name or default)
     model.to(device).eval()
-    return Task(
-        partial(find, model, weights.transforms()), compare, draw, weights.meta["categories"]
-    )
+    search = partial(find, model, weights.transforms())
+    if kind == "detection":
+        search = partial(search, min_score=min_score)
+    return Task(search, compare, draw, weights.meta["categories"])
 
 
 def summary(total: Change, *categories: Change) -> str:
@@ -145,10 +149,15 @@ def find_classes(model: nn.Module, prepare: Callable[[Tensor], Tensor], image: T
     return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
 
 
-def find_boxes(model: nn.Module, prepare: Callable[[Tensor], Tensor], image: Tensor) -> Boxes:
-    """Objects with a score of at least `MIN_SCORE`."""
+def find_boxes(
+    model: nn.Module,
+    prepare: Callable[[Tensor], Tensor],
+    image: Tensor,
+    min_score: float = MIN_SCORE,
+) -> Boxes:
+    """Objects with a score of at least `min_score`."""
     (found,) = _run(model, prepare, image)
-    kept = found["scores"] >= MIN_SCORE
+    kept = found["scores"] >= min_score
     return Boxes(*(found[key][kept].cpu() for key in ("boxes", "labels", "scores")))
 
 

@@ -2,6 +2,7 @@
 
     python -m tools.recognize photos/ derained/
     python -m tools.recognize rainy/ derained/ clean/ --task segmentation --output classes
+    python -m tools.recognize rainy/ derained/ clean/ --model yolox_nano.onnx --score 0.3
 
 Images are matched by the common part of their names: rain-7, norain-7, 7x2 and 7_GT are all 7.
 Several may belong to one clean image, as 901_1 and 901_14 to 901. Rainy and clean images without a
@@ -18,7 +19,16 @@ from pathlib import Path
 
 from config.cli import tool_options
 from data.layouts import find_partners, ground_truths, images_in
-from tools.recognition import Change, Kind, Task, agreement, summary, torchvision_task
+from tools.onnx_detector import onnx_task
+from tools.recognition import (
+    MIN_SCORE,
+    Change,
+    Kind,
+    Task,
+    agreement,
+    summary,
+    torchvision_task,
+)
 from utils.errors import UserError, run_command
 from utils.files import is_inside, write_text
 from utils.image import hstack, list_images, read_image, to_pixels, to_tensor, write_image
@@ -36,11 +46,31 @@ class Options:
     task: Kind = "detection"
     """detection finds boxes, segmentation the class of every pixel."""
     model: str | None = None
-    """Name of the model in torchvision; default a light one."""
+    """Name of a model in torchvision, or the ONNX file of a YOLOX detector; default a light one."""
+    score: float = MIN_SCORE
+    """Smallest score of a box that counts."""
+    side: int = 416
+    """Side in pixels of the square that the detector in an ONNX file sees."""
     output: Path = Path("recognized")
     """Folder of the pictures and of recognized.csv."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 ..."""
+
+
+def load_task(options: Options) -> Task:
+    """Load the model that the options name.
+
+    Raises:
+        UserError: it cannot be had, or does not fit the task.
+    """
+    if options.model is None or not options.model.endswith(".onnx"):
+        device = choose_device(options.device)
+        return torchvision_task(options.task, options.model, device, options.score)
+    if options.task != "detection":
+        raise UserError(f"{options.model} is taken for a detector: remove --task {options.task}")
+    if options.side < 32 or options.side % 32:
+        raise UserError(f"--side must be a multiple of 32, got {options.side}")
+    return onnx_task(Path(options.model), options.side, options.score)
 
 
 def match(given: Sequence[Path]) -> list[tuple[Path, ...]]:
@@ -113,7 +143,7 @@ def main(arguments: list[str]) -> None:
     for file in (file for scene in scenes for file in scene):
         if is_inside(file, output):
             raise UserError(f"{output} contains the input {file}: choose another --output")
-    task = torchvision_task(options.task, options.model, choose_device(options.device))
+    task = load_task(options)
     text = io.StringIO(newline="")
     table = csv.writer(text)
     table.writerow(["image", "from", "to", *Change._fields])

@@ -6,7 +6,8 @@
 writes report/index.html into the folder. The page of a folder of show.py has the results in
 derained.jsonl, with a before/after slider for each photograph whose source still exists. The page
 of a folder of eval.py or train.py has the scores, worst gain first, with a slider for each pair in
-strips/; `eval.py --report` writes strips of all pairs.
+strips/; `eval.py --report` writes strips of all pairs. The page of `eval.py --compare` has all
+methods in one table and a slider between any two of them.
 """
 
 from dataclasses import dataclass

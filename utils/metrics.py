@@ -12,6 +12,8 @@
 
 All but rgb-jdnet first clamp the derained image and convert it to 8 bits, as saving it would.
 SSIM is that of Wang et al. (2004): 11x11 Gaussian window, sigma 1.5, K1 0.01, K2 0.03.
+
+With a mask, PSNR is over its pixels, and SSIM over the windows that lie in it.
 """
 
 from collections.abc import Callable
@@ -24,6 +26,7 @@ from torch import Tensor
 from utils.conventions import CONVENTIONS, Convention
 
 WINDOW, SIGMA = 11, 1.5
+Padding = Literal["valid", "zero"]
 
 
 class Score(NamedTuple):
@@ -33,7 +36,9 @@ class Score(NamedTuple):
     ssim: Tensor
 
 
-def score(derained: Tensor, clean: Tensor, convention: Convention) -> Score:
+def score(
+    derained: Tensor, clean: Tensor, convention: Convention, mask: Tensor | None = None
+) -> Score:
     """Score images in a named convention, computed in float64.
 
     Args:
@@ -41,13 +46,16 @@ def score(derained: Tensor, clean: Tensor, convention: Convention) -> Score:
             are clamped as the convention says).
         clean: ground truth of the same shape.
         convention: one of `CONVENTIONS`.
+        mask: bool [H, W], True where the ground truth is known; None where it is everywhere.
 
     Returns:
-        PSNR and SSIM, float64 [B], or scalars for [3, H, W].
+        PSNR and SSIM, float64 [B], or scalars for [3, H, W]. SSIM is NaN if no window lies in the
+        mask.
 
     Raises:
-        ValueError: shapes differ, integers are not uint8, the convention is unknown, or the image
-            is smaller than the 11x11 window of a convention that uses the valid window.
+        ValueError: shapes differ, integers are not uint8, the convention is unknown, the mask is
+            empty, or the image is smaller than the 11x11 window of a convention that uses the valid
+            window.
 
     >>> image = torch.full((3, 16, 16), 0.5)
     >>> score(image + 1 / 255, image, "rgb").psnr.item()  # 20 log10(255)
@@ -60,9 +68,14 @@ def score(derained: Tensor, clean: Tensor, convention: Convention) -> Score:
         )
     if convention not in _SCORERS:
         raise ValueError(f"no convention {convention!r}: there are {', '.join(CONVENTIONS)}")
+    if mask is not None and (mask.shape != derained.shape[-2:] or not mask.any()):
+        raise ValueError(
+            f"expected a mask of {tuple(derained.shape[-2:])} pixels that is not empty, got "
+            f"{tuple(mask.shape)} with {int(mask.sum())}"
+        )
     single = derained.dim() == 3
     a, b = (_unit_float64(x.unsqueeze(0) if single else x) for x in (derained, clean))
-    result = _SCORERS[convention](a, b)
+    result = _SCORERS[convention](a, b, mask)
     return Score(result.psnr[0], result.ssim[0]) if single else result
 
 
@@ -72,33 +85,34 @@ def _unit_float64(x: Tensor) -> Tensor:
     return x.double() / 255 if x.dtype == torch.uint8 else x.double()
 
 
-def _score_y(a: Tensor, b: Tensor) -> Score:
+def _score_y(a: Tensor, b: Tensor, mask: Tensor | None) -> Score:
     a, b = (_luma(_eight_bit(x)).add(0.5).floor() for x in (a, b))  # MATLAB rounds half up
-    return Score(_psnr(a, b, 255), _mean(ssim_map(a, b, peak=255)))
+    return Score(_psnr(a, b, 255, mask), _ssim(a, b, 255, mask))
 
 
-def _score_y_float(a: Tensor, b: Tensor) -> Score:
+def _score_y_float(a: Tensor, b: Tensor, mask: Tensor | None) -> Score:
     a, b = (_luma(_eight_bit(x)) for x in (a, b))
-    return Score(_psnr(a, b, 255), _mean(ssim_map(_shrink(a), _shrink(b), peak=255)))
+    small = mask if mask is None else _shrink(mask.double()[None, None])[0, 0] > 1 - 1e-9
+    return Score(_psnr(a, b, 255, mask), _ssim(_shrink(a), _shrink(b), 255, small))
 
 
-def _score_y_prenet(a: Tensor, b: Tensor) -> Score:
+def _score_y_prenet(a: Tensor, b: Tensor, mask: Tensor | None) -> Score:
     # In float32, as released, so that 8-bit values are exact.
     cut = (a.float().clamp(0, 1) * 255).floor()
-    return _score_y_float(cut.double() / 255, b)
+    return _score_y_float(cut.double() / 255, b, mask)
 
 
-def _score_rgb(a: Tensor, b: Tensor) -> Score:
+def _score_rgb(a: Tensor, b: Tensor, mask: Tensor | None) -> Score:
     a, b = (_eight_bit(x) for x in (a, b))
-    return Score(_psnr(a, b, 255), _mean(ssim_map(a, b, peak=255)))
+    return Score(_psnr(a, b, 255, mask), _ssim(a, b, 255, mask))
 
 
-def _score_rgb_jdnet(a: Tensor, b: Tensor) -> Score:
-    psnr = _psnr(a.clamp(0, 1), b.clamp(0, 1), 1)
-    return Score(psnr, _mean(ssim_map(a, b, peak=1, padding="zero")))
+def _score_rgb_jdnet(a: Tensor, b: Tensor, mask: Tensor | None) -> Score:
+    psnr = _psnr(a.clamp(0, 1), b.clamp(0, 1), 1, mask)
+    return Score(psnr, _ssim(a, b, 1, mask, "zero"))
 
 
-_SCORERS: dict[str, Callable[[Tensor, Tensor], Score]] = {
+_SCORERS: dict[str, Callable[[Tensor, Tensor, Tensor | None], Score]] = {
     "y": _score_y,
     "y-float": _score_y_float,
     "y-prenet": _score_y_prenet,
@@ -121,12 +135,25 @@ def _luma(x: Tensor) -> Tensor:
     return (x * weights.view(1, 3, 1, 1)).sum(dim=1, keepdim=True) / 255_000 + 16
 
 
-def _psnr(a: Tensor, b: Tensor, peak: float) -> Tensor:
-    return 10 * torch.log10(peak**2 / (a - b).square().mean(dim=(1, 2, 3)))
+def _psnr(a: Tensor, b: Tensor, peak: float, mask: Tensor | None) -> Tensor:
+    return 10 * torch.log10(peak**2 / _mean((a - b).square(), mask))
 
 
-def _mean(values: Tensor) -> Tensor:
-    return values.mean(dim=(1, 2, 3))
+def _ssim(
+    a: Tensor, b: Tensor, peak: float, mask: Tensor | None, padding: Padding = "valid"
+) -> Tensor:
+    values = ssim_map(a, b, peak, padding)
+    if mask is None:
+        return _mean(values, None)
+    outside = (~mask).double()[None, None]
+    # max_pool2d pads with -inf: the zeros around the image are nothing that the mask leaves out.
+    touched = F.max_pool2d(outside, WINDOW, stride=1, padding=WINDOW // 2 * (padding == "zero"))
+    return _mean(values, touched[0, 0].to(values.device) == 0)
+
+
+def _mean(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Mean over channels and pixels, [B, C, H, W] -> [B]; NaN over an empty mask [H, W]."""
+    return values.mean(dim=(1, 2, 3)) if mask is None else values[..., mask].mean(dim=(1, 2))
 
 
 def _shrink(x: Tensor) -> Tensor:
@@ -147,9 +174,7 @@ def _mirror(x: Tensor, dim: int, before: int, after: int) -> Tensor:
     return torch.cat([head, x, tail], dim=dim)
 
 
-def ssim_map(
-    a: Tensor, b: Tensor, peak: float, padding: Literal["valid", "zero"] = "valid"
-) -> Tensor:
+def ssim_map(a: Tensor, b: Tensor, peak: float, padding: Padding = "valid") -> Tensor:
     """Structural similarity at every window (Wang et al. 2004, Eq. 13).
 
     Args:
