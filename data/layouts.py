@@ -156,7 +156,8 @@ def _read_list(file: Path) -> Iterator[Row]:
         pairs += [words] * bool(words)
     if not pairs:
         raise UserError(f"{file} names no pairs: expected a line `RAINY CLEAN` for each")
-    if not (place := Path(_below(file, pairs[0][0]))).exists():
+    folder = str(file.parent)
+    if not (place := Path(_below(folder, pairs[0][0]))).exists():
         raise UserError(f"no file {place}, which {file} names: move the list to its data")
     stems = [_stem(rainy) for rainy, _ in pairs]
     if len(set(stems)) < len(stems):
@@ -165,15 +166,15 @@ def _read_list(file: Path) -> Iterator[Row]:
         twice = Counter(stems).most_common(1)[0][0]
         raise UserError(f"{file} names the rainy image {twice} twice: keep one line of it")
     for stem, (rainy, clean) in zip(stems, pairs, strict=True):
-        yield stem, _below(file, rainy), _below(file, clean)
+        yield stem, _below(folder, rainy), _below(folder, clean)
 
 
-def _below(file: Path, path: str) -> str:
+def _below(folder: str, path: str) -> str:
     """A path of a list; a slash in front means the folder of the list, as in SPA-Data's test set.
 
     A path that is absolute and exists stays as it is.
     """
-    inside = f"{file.parent}/{path.removeprefix('./').lstrip('/')}"
+    inside = f"{folder}/{path.removeprefix('./').lstrip('/')}"
     return path if path.startswith("/") and not Path(inside).exists() else inside
 
 
@@ -214,17 +215,24 @@ def with_ground_truth(derained: Sequence[Path], listed: Iterable[PairFiles]) -> 
     return [files._replace(clean=truth[files.clean]) for files in find_partners(derained, [*truth])]
 
 
-def ground_truths(source: Path) -> list[Path]:
-    """The clean images of a folder; of the folders in it if it holds no images.
-
-    Those of a Rain100 folder are its norain-N.png.
+def ground_truths(folder: Path) -> list[Path]:
+    """The clean images of `images_in`; those of a Rain100 folder are its norain-N.png.
 
     Raises:
         UserError: there are none.
     """
-    flat = source.is_dir() and any(f.suffix.lower() in SUFFIXES for f in source.iterdir())
-    files = list_images(source, recursive=not flat)
+    files = images_in(folder)
     return [f for f in files if f.name.startswith("norain-")] or files
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, or those of the folders in it if it holds none itself.
+
+    Raises:
+        UserError: there are none.
+    """
+    flat = folder.is_dir() and any(f.suffix.lower() in SUFFIXES for f in folder.iterdir())
+    return list_images(folder, recursive=not flat)
 
 
 def _match(

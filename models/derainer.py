@@ -160,9 +160,10 @@ class Derainer:
         write_photograph(target, self(rainy, source.name), tags, quality)
 
     def describe(self) -> dict[str, Any]:
-        """What result files say about the network: its weights file and SHA-256, its arguments."""
+        """What result files say: weights file, its SHA-256, arguments of the network, precision."""
         return {
             **(self.weights.describe() if self.weights else {}),
+            "precision": str(self.precision).removeprefix("torch."),
             "ensemble": self.ensemble,
             "scale": self.scale,
         }

@@ -213,11 +213,15 @@ def measure_rates(options: Options) -> None:
         "12 ms of a GPU (simulated)": lambda batch: time.sleep(0.012),
         "8 units on the CPU": training_step(),
     }
-    print("| images | step | workers | pairs per s | waiting |")
-    print("|---|---|---|---|---|")
+    print("| images | CPU time per pair | step | workers | pairs per s | waiting |")
+    print("|---|---|---|---|---|---|")
     for width, height, suffix in ((481, 321, "png"), (512, 512, "jpg"), (256, 256, "png")):
         name = f"{width}x{height} {suffix.upper()}"
         pairs = photographs(options.folder / name.replace(" ", "-"), (width, height), suffix)
+        patches, began = Patches(pairs, 64, 0), time.process_time()
+        for index in range(60):
+            patches[index]
+        name += f" | {(time.process_time() - began) / 60 * 1000:.1f} ms"
         for kind, step in steps.items():
             for workers in options.workers:
                 rate, share = waiting(pairs, workers, step)
@@ -230,8 +234,10 @@ def main(arguments: list[str]) -> None:
     if options.rates:
         measure_rates(options)
         return
-    print("| pairs | workers | start | its CPU time | first step | MiB | own MiB | resumed after |")
-    print("|---|---|---|---|---|---|---|---|")
+    print(
+        "| pairs | workers | start | CPU time | first step | MiB | own MiB | resumed | CPU time |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for count in options.pairs:
         train = options.folder / str(count)
         generate(train, count)
@@ -242,10 +248,11 @@ def main(arguments: list[str]) -> None:
                 stored.unlink()
             one = measure(train, run, workers, options.patience)
             other = measure(train, run, workers, options.patience) if one else None
-            row = [f"{count:,}", str(workers), f"over {options.patience:.0f} s", *[""] * 5]
+            row = [f"{count:,}", str(workers), f"over {options.patience:.0f} s", *[""] * 6]
             if one and other:
                 row[2:5] = (f"{x:.1f} s" for x in (one.start, one.work, one.step))
-                row[5:] = _shown(one.memory), _shown(one.own), f"{other.step:.1f} s"
+                row[5:7] = _shown(one.memory), _shown(one.own)
+                row[7:] = f"{other.step:.1f} s", f"{other.work:.1f} s"
             print(f"| {' | '.join(row)} |", flush=True)
 
 

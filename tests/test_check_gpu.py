@@ -14,7 +14,7 @@ from config.schema import Config
 from models.jdnet.ops import library, native, self_check, shifts
 from models.jdnet.ops.inputs import Inputs
 from tools import check_gpu
-from tools.check_gpu import Check
+from tools.check_gpu import Check, Part
 from train import train
 from utils.errors import UserError
 from utils.runtime import choose_precision
@@ -78,8 +78,9 @@ def test_the_network_passes_on_the_cpu() -> None:
 
 
 def test_what_needs_a_gpu_is_skipped(capsys: pytest.CaptureFixture[str]) -> None:
-    for part in ("graph", "data-parallel"):
-        check_gpu.run_here(part, CPU)  # type: ignore[arg-type]
+    parts: tuple[Part, ...] = ("graph", "data-parallel")
+    for part in parts:
+        check_gpu.run_here(part, CPU)
         (line,) = capsys.readouterr().out.splitlines()
         assert json.loads(line)["result"] == "skipped"
         assert "GPU" in json.loads(line)["detail"]
@@ -115,6 +116,13 @@ def test_a_part_that_ends_badly_keeps_its_checks(code: str, reason: str) -> None
     assert checks == [Check("first", "ok", "fine"), Check("the whole part", "FAILED", reason)]
 
 
+def test_a_note_of_an_operator_is_in_the_table() -> None:
+    note = "note: slower PyTorch operators are used (triton: broken)"
+    code = f"print({note!r}, file=sys.stderr); print('other', file=sys.stderr)"
+    checks = check_gpu.run_part(part_that(code), time.monotonic() + 60)
+    assert checks[1:] == [Check("note", "measured", note)]
+
+
 def test_the_table_the_file_and_the_exit_status(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -142,7 +150,7 @@ def test_parts_run_in_processes_of_their_own(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     target = tmp_path / "report.json"
-    parts = ["machine", "train", "torchrun"]
+    parts = ["machine", "torchrun"]
     check_gpu.main(["--device", "cpu", "--output", str(target), "--parts", *parts])
     rows = json.loads(target.read_text())["checks"]
     assert {row["part"] for row in rows} == set(parts)

@@ -285,7 +285,7 @@ def test_an_ensemble_is_symmetric() -> None:
 def test_pixels_stay_pixels(dtype: type[np.unsignedinteger[Any]], channels: int) -> None:
     """Of the same size, depth and alpha; a tensor gives the same values."""
     torch.manual_seed(0)
-    derain = Derainer(JDNet(JDNetConfig(units=1, channels=16)).train())
+    derain = Derainer(JDNet(JDNetConfig(units=1, channels=16)).train(), precision="float32")
     peak = np.iinfo(dtype).max
     pixels = np.random.default_rng(0).integers(0, peak, (20, 30, channels), dtype, endpoint=True)
     derained = derain(pixels)
@@ -311,8 +311,9 @@ def test_a_file_is_derained_with_its_tags(tmp_path: Path) -> None:
 
 
 def test_a_derainer_says_what_it_is() -> None:
-    derain = Derainer(WEIGHTS, ensemble=True)
+    derain = Derainer(WEIGHTS, precision="bfloat16", ensemble=True)
     assert not derain.network.training
+    assert derain.describe()["precision"] == "bfloat16"
     assert str(derain) == f"JDNet ({WEIGHTS}, ensemble)"
     about = derain.describe()
     assert about["sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()

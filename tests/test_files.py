@@ -16,6 +16,7 @@ from PIL import Image
 
 import data.files
 import eval as eval_script
+import training.run
 from config.networks import JDNetConfig
 from config.schema import Config, Folders, Rain, Training
 from data import FolderPairs, Pair, find_pairs
@@ -28,6 +29,7 @@ from data.rain_layers import PairLayers
 from evaluation.scores import Progress, read_scores
 from models import Derainer, JDNet
 from train import train
+from training.run import build_run, loading_processes
 from utils import checkpoint
 from utils.errors import UserError
 from utils.image import Pixels, write_image
@@ -228,6 +230,17 @@ def test_a_broken_file_of_a_stream_stops_the_run_in_one_line(
     with pytest.raises(UserError, match=r"^cannot read .*rain-4\.png: truncated") as error:
         train(replace(on_disk(tiny, folder), workers=workers))
     assert "\n" not in str(error.value)
+
+
+def test_streams_are_loaded_by_all_cores(
+    tiny: Config, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.run, "cores", lambda: 7)
+    config = replace(on_disk(tiny, folder), workers=None)
+    assert loading_processes(build_run(config)) == 2
+    monkeypatch.setattr(data.files, "KEPT_PAIRS", 0)
+    assert loading_processes(build_run(config)) == 7
+    assert loading_processes(build_run(replace(config, workers=0))) == 0
 
 
 def test_rain_that_is_not_additive_stops_an_exchange(

@@ -8,6 +8,7 @@ up; the output is not clamped. The file is written only if onnxruntime gives the
 to 1e-4. This takes some minutes. docs/python.md has an example of use.
 """
 
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from utils.errors import UserError, run_command
 from utils.files import refuse_overwriting, replacing
 
 TOLERANCE = 1e-4
-GROUP = 4  # concatenated features
+GROUP = 4  # features that are concatenated once, for all later fusions
 SIZES = ((32, 32), (97, 131), (114, 122))  # ONNX's own up-sampling differs at the last
 
 
@@ -41,7 +42,10 @@ class Options:
 
 
 class PortableJDNet(nn.Module):
-    """JDNet in operations of ONNX."""
+    """JDNet with its dense connections in operations of ONNX.
+
+    The operators of the units are those of `tools/onnx_operators.py`.
+    """
 
     def __init__(self, network: JDNet) -> None:
         super().__init__()
@@ -87,6 +91,7 @@ def export(network: Network) -> bytes:
     """
     from tools import onnx_operators
 
+    logging.getLogger("onnxscript").setLevel(logging.ERROR)  # it tells what it does not optimize
     sides = {axis: torch.export.Dim(name, min=32) for axis, name in ((2, "height"), (3, "width"))}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch uses what torch deprecates
@@ -104,7 +109,7 @@ def export(network: Network) -> bytes:
             verbose=False,
         )
     assert program is not None
-    for node in program.model.graph:
+    for node in program.model.graph.all_nodes():  # also those of the loops
         node.metadata_props.clear()  # stack traces with the paths of this machine
     shape = program.model.graph.inputs[0].shape
     if shape is None or shape.is_static(2) or shape.is_static(3):

@@ -2,7 +2,7 @@
 
     python -m tools.export_weights runs/rain100l weights/jdnet-rain100l.safetensors
 
-The metadata holds the network, the data and its release, the training settings, the number of
+The metadata holds the network, the data, the training settings, the number of
 steps, the test scores and the commit, but no paths on your machine. Prints the SHA-256, for the
 model card.
 """

@@ -85,10 +85,12 @@ def _attend_rows(
 ) -> FLOAT:  # [H, V1 + V2, W]
     shifts = op.Constant(value_ints=[0, 1])  # the axes of the footprint
 
+    # onnxscript would take a return type for one of the function around it.
     @graph()
-    def attend_row(i: INT64, is_on: BOOL):  # noqa: ANN202  # onnxscript reads it as an output
+    def attend_row(i: INT64, is_on: BOOL):  # type: ignore[no-untyped-def]  # noqa: ANN202
         rows = op.Add(i, sides)
-        difference = op.LeakyRelu(op.Sub(op.Gather(phi, i), op.Gather(psi, rows)), alpha=0.2)
+        difference = op.Sub(op.Gather(phi, i), op.Gather(psi, rows))
+        difference = op.LeakyRelu(difference, alpha=0.2)  # SLOPE; onnxscript needs a number
         content = op.MatMul(gamma, difference)  # [K, K, 1, W]
         logits = op.Add(content, op.Gather(place, op.Gather(alike, i)))
         alpha = op.Exp(op.Sub(logits, op.ReduceMax(logits, shifts)))

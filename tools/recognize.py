@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config.cli import tool_options
-from data.layouts import find_partners
+from data.layouts import find_partners, ground_truths, images_in
 from tools.onnx_detector import onnx_task
 from tools.recognition import (
     MIN_SCORE,
@@ -89,9 +89,11 @@ def match(given: Sequence[Path]) -> list[tuple[Path, ...]]:
 
 
 def _partners(derained: list[Path], folder: Path, role: str) -> list[Path]:
-    files = list_images(folder)
-    # A Rain100 folder holds both.
-    files = [f for f in files if f.name.startswith("norain-") == (role == "clean")] or files
+    if role == "clean":
+        files = ground_truths(folder)
+    else:  # a Rain100 folder holds both
+        files = images_in(folder)
+        files = [file for file in files if not file.name.startswith("norain-")] or files
     partners = {pair.rainy: pair.clean for pair in find_partners(derained, files)}
     return [partners[file] for file in derained]
 

@@ -144,7 +144,7 @@ def list_files(folder: Path, recursive: bool = False, skip: Path | None = None) 
 def list_names(
     folder: Path, recursive: bool = False, skip: Path | None = None
 ) -> tuple[list[str], list[str], list[str]]:
-    """The fields of `list_files` as text: a million of paths take too long."""
+    """The fields of `list_files` as text: a million paths take too long."""
     files: list[str] = []
     folders: list[str] = []
     unreadable: list[str] = []

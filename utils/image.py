@@ -49,7 +49,7 @@ def image_names(
     recursive: bool = False,
     skip: Path | None = None,
 ) -> list[str]:
-    """The files of `list_images` as text: a million of paths take too long."""
+    """The files of `list_images` as text: a million paths take too long."""
     if not folder.is_dir():
         raise UserError(f"no folder {folder}: check the path, see README's Data section")
     known, (files, _, _) = tuple(suffixes), list_names(folder, recursive, skip)

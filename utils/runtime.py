@@ -109,9 +109,10 @@ def autocast(
 
 
 def set_threads(count: int | None) -> None:
-    """Set the number of CPU threads; None keeps PyTorch's default, all cores."""
+    """Set the number of CPU threads; None keeps the default, all cores."""
     if count is not None:
         torch.set_num_threads(count)
+        cv2.setNumThreads(count)
 
 
 def cores() -> int:

@@ -167,25 +167,39 @@ def merge(
     Returns:
         An image like `derained`, with its alpha.
     """
-    unit = np.float32(255 / np.iinfo(rainy.dtype).max)
-    here, alone = (unit * image[..., :3].astype(np.float32) for image in (rainy, derained))
-    scene = unit * _scene(derained[..., :3], neighbours)
+    shown = _scene(derained[..., :3], neighbours)
+    here, alone, scene = (_levels(image) for image in (rainy, derained, shown))
     brighter = here - scene
-    noise = _noise(brighter @ LUMA, scale)
+    noise = _noise(_grey(brighter), scale)
     # Where the scene is rich in contrast, the alignment adds noise that reaches farther.
     square = np.ones((3, 3))
-    contrast = cv2.dilate(scene @ LUMA, square) - cv2.erode(scene @ LUMA, square)
-    share = _share(brighter @ LUMA, (here - alone) @ LUMA, np.hypot(noise, SHIFT * contrast))
+    contrast = cv2.dilate(_grey(scene), square) - cv2.erode(_grey(scene), square)
+    share = _share(_grey(brighter), _grey(here - alone), np.hypot(noise, SHIFT * contrast))
     together = here - share[..., None] * np.maximum(brighter, 0)
 
-    wide = _wide(np.abs((alone - scene) @ LUMA), scale)
+    wide = _wide(np.abs(_grey(alone - scene)), scale)
     usual = float(np.median(noise).clip(*USUAL))
     quiet = 2 - np.maximum(noise, wide) / (QUIET * usual)
     fits = np.mean([neighbour.fits for neighbour in neighbours], 0, np.float32)
     trust = np.clip(np.minimum(fits / ENOUGH, quiet), 0, 1)[..., None]
     merged = derained.copy()
-    merged[..., :3] = np.rint((alone + trust * (together - alone)).clip(0, 255) / unit)
+    merged[..., :3] = np.rint((alone + trust * (together - alone)).clip(0, 255) / _unit(rainy))
     return merged
+
+
+def _levels(image: Pixels) -> Floats:
+    """Grey levels of 255, [H, W, 3]."""
+    levels: Floats = image[..., :3].astype(np.float32) * _unit(image)
+    return levels
+
+
+def _grey(levels: Floats) -> Floats:
+    grey: Any = levels @ LUMA
+    return grey
+
+
+def _unit(image: Pixels) -> Any:
+    return np.float32(255 / np.iinfo(image.dtype).max)
 
 
 def _share(difference: Floats, found: Floats, noise: Floats) -> Floats:
