@@ -111,9 +111,17 @@ def part_that(code: str) -> list[str]:
     ],
     ids=["crash", "error", "hangs"],
 )
-def test_a_part_that_ends_badly_keeps_its_checks(code: str, reason: str) -> None:
-    checks = check_gpu.run_part(part_that(code), time.monotonic() + (1 if "sleep" in code else 60))
+def test_a_part_that_ends_badly_keeps_its_checks(
+    code: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(check_gpu, "PATIENCE", 1 if "sleep" in code else 60)
+    checks = check_gpu.run_part(part_that(code), time.monotonic() + 600)
     assert checks == [Check("first", "ok", "fine"), Check("the whole part", "FAILED", reason)]
+
+
+def test_what_is_not_done_in_time_is_skipped() -> None:
+    first, last = check_gpu.run_part(part_that("time.sleep(60)"), time.monotonic() + 1)
+    assert (first.check, last.result) == ("first", "skipped")
 
 
 def test_a_note_of_an_operator_is_in_the_table() -> None:
@@ -140,7 +148,7 @@ def test_the_table_the_file_and_the_exit_status(
     assert [row["result"] for row in report["checks"]] == ["ok", "FAILED"]
     assert {"torch", "commit", "gpu"} <= report["provenance"].keys()
     check_gpu.main([*flags, "rates", "--minutes", "0.01"])
-    assert "| rates | all | skipped | no time left" in capsys.readouterr().out
+    assert "| rates | the rest | skipped | no time left" in capsys.readouterr().out
     with pytest.raises(UserError, match="--minutes must be positive"):
         check_gpu.main(["--minutes", "0"])
 
