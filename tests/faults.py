@@ -197,7 +197,7 @@ def damage(lab: Lab, change: Callable[[bytearray], None], name: str) -> Outcome:
     """
     process = lab.start(name)
     lab.wait(process, name, 5)
-    os.killpg(process.pid, signal.SIGKILL)
+    os.killpg(process.pid, signal.SIGTERM)  # SIGKILL may come while latest.pt is replaced
     lab.finish(process)
     latest = lab.folder / name / "latest.pt"
     whole, refused, unchanged = latest.read_bytes(), 0, 0

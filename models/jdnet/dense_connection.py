@@ -56,7 +56,7 @@ class FeatureBuffers:
         else:
             torch.addmm(bias, first, part.t(), out=rows)
         for pixels, part in others:
-            rows.addmm_(pixels, part.t())
+            torch.addmm(rows, pixels, part.t(), out=rows)
         return out
 
     def weight_gradients(self, weight: Tensor, grad: Tensor) -> tuple[Tensor, Tensor]:
