@@ -197,8 +197,11 @@ def batches(run: Run) -> Iterator[PatchPair]:
     try:
         for images in loader:
             yield PatchPair(*(tensor.to(run.device, non_blocking=True) for tensor in images))
+        return
     except UserError as error:  # that of a loading process arrives with its traceback
-        raise UserError(str(error).rpartition("UserError: ")[2].strip()) from None
+        fault = str(error).rpartition("UserError: ")[2].strip()
+    # Here, where nothing refers to the first error: its frames would keep the processes alive.
+    raise UserError(fault)
 
 
 def loading_processes(run: Run) -> int:
