@@ -9,15 +9,12 @@ runs/NAME. At the end it adds scores.csv, scores.json and strips/.
 """
 
 import json
-import math
 import shlex
 import signal
 import sys
 import time
 from functools import partial
 
-import torch
-from torch import nn
 from tqdm import tqdm
 
 from config.cli import train_config
@@ -32,7 +29,7 @@ from training.interruption import Interruption
 from training.losses import log_entry
 from training.meter import Meter
 from training.resume import resumed, save_state, save_weights, settled
-from training.run import Run, batches, build_run
+from training.run import Run, batches, build_run, take_step
 from training.schedule import learning_rate
 from utils import ranks
 from utils.checkpoint import Weights, load_weights
@@ -64,26 +61,12 @@ def train(config: Config) -> Scores:
 
 def optimize(run: Run, interruption: Interruption) -> None:
     """Do the remaining steps of a run; log, validate and save."""
-    recipe, monitoring, optimizer = run.config.training, run.config.monitoring, run.optimizer
+    recipe, monitoring = run.config.training, run.config.monitoring
     patches, meter, saved = batches(run), Meter(run.folder), time.monotonic()
     todo = range(run.first, run.steps)
     for step in tqdm(todo, "training", initial=run.first, total=run.steps, disable=None):
         lr = learning_rate(recipe, step, run.steps, run.data.patches.scenes)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-
-        optimizer.zero_grad()
-        total = torch.zeros((), device=run.device)
-        for part in range(recipe.accumulate):
-            rainy, clean = next(patches)
-            with ranks.accumulating(run.model, is_last=part + 1 == recipe.accumulate):
-                loss = run.loss(run.model(rainy), clean) / recipe.accumulate
-                loss.backward()
-            total += loss.detach()
-            del loss  # and its graph, before the next forward pass
-        norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip or math.inf)
-        optimizer.step()
-        meter.add(total, norm)
+        meter.add(*take_step(run, patches, lr))
 
         done = step + 1
         last = done == run.steps

@@ -41,7 +41,7 @@ from typing import Any, Literal, NamedTuple, cast, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from config import CONFIGS
@@ -59,9 +59,9 @@ from models.jdnet.ops import (
     pairwise_attention,
     pairwise_attention_reference,
 )
-from tools.benchmark import _captured, _median_time
+from tools.benchmark import _captured, _convolution_rate, _median_time
 from training.losses import negative_ssim
-from training.run import batches, build_run
+from training.run import batches, build_run, take_step
 from training.schedule import learning_rate
 from utils.errors import UserError, run_command
 from utils.files import write_text, writing
@@ -379,17 +379,9 @@ def losses(device: torch.device) -> Steps:
 def first_losses(config: Config, device: str, count: int) -> list[float]:
     """1 - SSIM of the first training steps of a preset; writes nothing."""
     run = build_run(replace(config, machine=Machine(device=device)))
-    found = []
-    for step, (rainy, clean) in zip(range(count), batches(run), strict=False):
-        for group in run.optimizer.param_groups:
-            group["lr"] = learning_rate(config.training, step, run.steps, run.data.patches.scenes)
-        run.optimizer.zero_grad()
-        loss = run.loss(run.model(rainy), clean)
-        loss.backward()
-        nn.utils.clip_grad_norm_(run.network.parameters(), config.training.clip or float("inf"))
-        run.optimizer.step()
-        found.append(1 + loss.item())
-    return found
+    patches, scenes = batches(run), run.data.patches.scenes
+    lrs = (learning_rate(config.training, step, run.steps, scenes) for step in range(count))
+    return [1 + take_step(run, patches, lr)[0].item() for lr in lrs]
 
 
 def train(device: torch.device) -> Steps:
@@ -499,21 +491,16 @@ def launches(device: torch.device) -> Steps:
 def rates(device: torch.device) -> Steps:
     """The rates of large products, convolutions and copies, by which to judge the speeds."""
     on_gpu = device.type == "cuda"
-    side, images = (8192, 64) if on_gpu else (1024, 1)
+    side = 8192 if on_gpu else 1024
     for precision in _precisions(device):
         dtype = choose_precision(precision, device)
         torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
         matrix = torch.rand(side, side, device=device, dtype=dtype)
         seconds = _median_time(partial(torch.matmul, matrix, matrix), 5, device)
         yield Check(f"{precision}, matrix", "measured", f"{2e-12 * side**3 / seconds:.3g} TFLOP/s")
-        x = torch.rand(images, 64, 256, 256, device=device, dtype=dtype)
-        x = x.contiguous(memory_format=torch.channels_last)
-        weight = torch.rand(64, 64, 3, 3, device=device, dtype=dtype)
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        seconds = _median_time(partial(F.conv2d, x, weight, padding=1), 5, device)
-        operations = 2 * x.numel() * 64 * 9
+        rate = _convolution_rate(device, dtype)
         name = f"{precision}, 3x3 convolution of 64 channels"
-        yield Check(name, "measured", f"{1e-12 * operations / seconds:.3g} TFLOP/s")
+        yield Check(name, "measured", f"{2e-12 * rate:.3g} TFLOP/s")
     source = torch.zeros(2**30 if on_gpu else 2**26, dtype=torch.uint8, device=device)
     seconds = _median_time(partial(torch.empty_like(source).copy_, source), 5, device)
     yield Check("copy", "measured", f"{2e-9 * source.numel() / seconds:.3g} GB/s read and written")

@@ -204,6 +204,34 @@ def batches(run: Run) -> Iterator[PatchPair]:
     raise UserError(fault)
 
 
+def take_step(run: Run, patches: Iterator[PatchPair], lr: float) -> tuple[Tensor, Tensor]:
+    """Update the network once.
+
+    Args:
+        run: the run.
+        patches: see `batches`; `accumulate` of them are taken.
+        lr: learning rate.
+
+    Returns:
+        The loss and the norm of the gradient, on the device of the run.
+    """
+    recipe = run.config.training
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr
+    run.optimizer.zero_grad()
+    total = torch.zeros((), device=run.device)
+    for part in range(recipe.accumulate):
+        rainy, clean = next(patches)
+        with ranks.accumulating(run.model, is_last=part + 1 == recipe.accumulate):
+            loss = run.loss(run.model(rainy), clean) / recipe.accumulate
+            loss.backward()
+        total += loss.detach()
+        del loss  # and its graph, before the next forward pass
+    norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip or math.inf)
+    run.optimizer.step()
+    return total, norm
+
+
 def loading_processes(run: Run) -> int:
     """Number of data loading processes: two, or this process's share of the cores for streams."""
     if run.config.workers is not None:
