@@ -20,7 +20,7 @@ from config import default_weights
 from config.cli import eval_config
 from config.schema import Config, EvalConfig, Folders, as_dict
 from data.open import open_pairs, open_photographs, refuse_output
-from data.pairs import fingerprint
+from data.pairs import fingerprint, names_of
 from evaluation.methods import Comparison, DerainedFolder, describe
 from evaluation.photographs import evaluate_photographs, quality_table, write_quality
 from evaluation.scores import STRIPS, Progress, evaluate, strip_writer, write_scores
@@ -139,8 +139,8 @@ def score_pairs(settings: EvalConfig, preset: Config, given: Sequence[Path]) -> 
     everything = open_pairs(data, "test", settings.match)
     pairs = everything[: settings.limit]
     others = any(name for name, _ in map(split_name, given))
-    pair_names = [pair.name for pair in pairs] if others else []  # decodes the pairs
-    derainers = [open_method(path, settings, preset, pair_names) for path in given]
+    wanted = names_of(pairs) if others else []
+    derainers = [open_method(path, settings, preset, wanted) for path in given]
     names = folder_names([label(derain) for derain in derainers]) if compare else [""]
     for name, derain in zip(names, derainers, strict=True):
         refuse_output(data, output / name)
@@ -150,13 +150,14 @@ def score_pairs(settings: EvalConfig, preset: Config, given: Sequence[Path]) -> 
     origin = {"data": as_dict(settings)["data"], "provenance": provenance(derainers[0].device)}
     strips = len(pairs) if settings.report else STRIPS
     conventions = list(dict.fromkeys(settings.conventions))
+    files = fingerprint(everything)
     height, width = pairs[0].clean.shape[:2]
     results, methods = [], []
     for name, derain in zip(names, derainers, strict=True):
         folder = output / name
         progress = None
         if isinstance(derain, Derainer):
-            shared = decisive(settings, derain, strips, fingerprint(everything))
+            shared = decisive(settings, derain, strips, files)
             progress = Progress(folder / "progress.jsonl", shared)
             if progress.others:
                 print(f"{folder} has scores of other weights, data or settings: scoring all pairs")

@@ -172,6 +172,11 @@ class FolderPairs(Sequence[Pair]):
         """Whether pairs are decoded when they are used."""
         return self.kept is None
 
+    @property
+    def names(self) -> list[str]:
+        """The name of every pair."""
+        return [name for name, _, _ in self.files.rows()]
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the names, lengths and dates of all files.

@@ -55,6 +55,12 @@ class Selection(Sequence[Pair]):
         return streams(self.pairs)
 
     @property
+    def names(self) -> list[str]:
+        """The name of every pair."""
+        names = names_of(self.pairs)
+        return [names[index] for index in self.indices]
+
+    @property
     def sizes(self) -> NDArray[np.int32]:
         """Height and width of every pair, [N, 2]."""
         return sizes_of(self.pairs)[np.array(self.indices, np.int64)]
@@ -80,6 +86,12 @@ def sizes_of(pairs: Pairs) -> NDArray[np.int32]:
     if known is None:
         known = [pair.clean.shape[:2] for pair in pairs]
     return np.asarray(known, np.int32).reshape(-1, 2)
+
+
+def names_of(pairs: Pairs) -> list[str]:
+    """The name of every pair, without decoding pairs on disk."""
+    known: Any = getattr(pairs, "names", None)
+    return [pair.name for pair in pairs] if known is None else list(known)
 
 
 def fingerprint(pairs: Pairs) -> str:

@@ -1,7 +1,5 @@
 """Scores of photographs without ground truth, before and after deraining."""
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -11,7 +9,7 @@ from tqdm import tqdm
 
 from evaluation.methods import DerainedFolder
 from models import Derainer
-from utils.files import write_text
+from utils.files import write_csv
 from utils.image import Pixels, read_image, to_pixels, to_tensor
 from utils.reference_free import Quality, quality
 
@@ -74,6 +72,4 @@ def write_quality(file: Path, results: Measured, names: Sequence[str]) -> None:
         for method, qualities in results.items()
         for name, scores in zip(names, qualities, strict=True)
     ]
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([Row._fields, *rows])
-    write_text(file, text.getvalue())
+    write_csv(file, [Row._fields, *rows])

@@ -23,7 +23,7 @@ from models import Derainer
 from utils import ranks
 from utils.conventions import Convention
 from utils.errors import UserError
-from utils.files import write_text, writing
+from utils.files import write_csv, write_text, writing
 from utils.image import Pixels, hstack, to_pixels, to_tensor, write_image
 from utils.metrics import score
 from utils.runtime import synchronize
@@ -218,11 +218,8 @@ def strip_writer(folder: Path, count: int = STRIPS) -> Viewer:
 @ranks.main_only
 def write_scores(folder: Path, scores: Scores, about: dict[str, Any]) -> None:
     """Write scores.csv (one line per pair and convention) and scores.json (means and `about`)."""
-    rows = io.StringIO(newline="")
-    writer = csv.DictWriter(rows, fieldnames=list(PairScore.__dataclass_fields__))
-    writer.writeheader()
-    writer.writerows(asdict(row) for row in scores.rows)
-    write_text(folder / "scores.csv", rows.getvalue())
+    rows = (asdict(row).values() for row in scores.rows)
+    write_csv(folder / "scores.csv", [PairScore.__dataclass_fields__, *rows])
     fields = ("rainy_psnr", "rainy_ssim", "psnr", "ssim")
     means = {c: {f: _json_number(scores.mean(c, f)) for f in fields} for c in scores.conventions}
     summary = {"pairs": scores.pairs, "mean": means, **about}

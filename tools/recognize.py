@@ -11,8 +11,6 @@ image. With clean images it also says how well what is found in the rainy and in
 agrees with what is found in the clean ones.
 """
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +28,7 @@ from tools.recognition import (
     torchvision_task,
 )
 from utils.errors import UserError, run_command
-from utils.files import is_inside, write_text
+from utils.files import is_inside, write_csv
 from utils.image import hstack, list_images, read_image, to_pixels, to_tensor, write_image
 from utils.runtime import choose_device
 
@@ -144,18 +142,16 @@ def main(arguments: list[str]) -> None:
         if is_inside(file, output):
             raise UserError(f"{output} contains the input {file}: choose another --output")
     task = load_task(options)
-    text = io.StringIO(newline="")
-    table = csv.writer(text)
-    table.writerow(["image", "from", "to", *Change._fields])
+    rows: list[tuple[object, ...]] = [("image", "from", "to", *Change._fields)]
     totals: dict[tuple[str, str], list[Change]] = {}
     for scene in scenes:
         name = scene[1].stem
         comparisons = recognize(task, scene, output / f"{name}.png")
         for step, changes in comparisons.items():
-            table.writerows([name, *step, *change] for change in changes)
+            rows += ((name, *step, *change) for change in changes)
             totals.setdefault(step, []).append(changes[0])
         print(f"{name}: {summary(*comparisons['rainy', 'derained'])}")
-    write_text(output / "recognized.csv", text.getvalue())
+    write_csv(output / "recognized.csv", rows)
     for role in ROLES[:2]:
         if ("clean", role) in totals:
             print(f"{role} images against clean: {agreement(totals['clean', role])}")

@@ -12,8 +12,6 @@ Ground truths without a derained image are skipped; the printed count shows how 
 folder alone gets NIQE, BRISQUE and PIQE, which need no ground truth.
 """
 
-import csv
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +25,7 @@ from data.layouts import find_pairs, find_partners, ground_truths, with_ground_t
 from evaluation.photographs import measure, quality_table
 from utils.conventions import CONVENTIONS, Convention
 from utils.errors import UserError, run_command
-from utils.files import refuse_overwriting, write_text
+from utils.files import refuse_overwriting, write_csv
 from utils.image import list_images, read_image, to_tensor
 from utils.metrics import score
 from utils.reference_free import Quality
@@ -117,9 +115,7 @@ def score_alone(folder: Path, table: Path | None) -> None:
 
 def write_rows(file: Path, rows: Iterable[Iterable[object]]) -> None:
     """Write a CSV file and say so."""
-    table = io.StringIO(newline="")
-    csv.writer(table).writerows(rows)
-    write_text(file, table.getvalue())
+    write_csv(file, rows)
     print(f"\nwritten: {file}")
 
 

@@ -1,10 +1,12 @@
 """Files: written completely or not at all, compared by what the system says, listed in order."""
 
+import csv
 import errno
+import io
 import os
 import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -74,6 +76,13 @@ def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically; characters that UTF-8 cannot encode are escaped."""
     with replacing(path) as stream:
         stream.write(text.encode("utf-8", "backslashreplace"))
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Write a CSV file atomically."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    write_text(path, text.getvalue())
 
 
 def file_id(path: Path) -> tuple[int, int] | None:
