@@ -1,7 +1,7 @@
 """Trainings on sets of any size: the tables in docs/scaling.md.
 
-    python -m tests.any_size /tmp/pairs --pairs 13711 640000 --workers 0 2 4
-    python -m tests.any_size /tmp/pairs --workers 1 2 --rates
+    python -m tests.any_size FOLDER --pairs 13711 640000 --workers 0 2 4
+    python -m tests.any_size FOLDER --workers 1 2 --rates
 
 The first measures start time, memory and resume. It generates pairs of 16x16 pixels in the given
 folder: a few files with many names (hard links). The second measures how fast pairs of usual sizes
@@ -39,7 +39,7 @@ from utils.errors import run_command
 from utils.image import write_image
 
 LINKS = 60_000  # names of one file; ext4 allows 65,000
-CACHE = Path("/tmp/any_size")  # of the compiled operators and of the sizes of sets
+CACHE = "cache"  # folder of the compiled operators and of the sizes of sets
 SECONDS = 3  # of measuring a rate
 TRAIN = (
     *("train.py", "rain1200", "--layout", "two-folders", "--test-folder", "None"),
@@ -107,7 +107,7 @@ def measure(train: Path, run: Path, workers: int, patience: float) -> Measured |
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
-        env={**os.environ, "XDG_CACHE_HOME": str(CACHE)},
+        env={**os.environ, "XDG_CACHE_HOME": str(run.parent / CACHE)},
     )
     assert process.stdout is not None
     end = threading.Timer(patience, process.kill)
@@ -244,7 +244,7 @@ def main(arguments: list[str]) -> None:
         for workers in options.workers:
             run = options.folder / f"run-{count}-{workers}"
             shutil.rmtree(run, ignore_errors=True)
-            for stored in CACHE.rglob("sizes-*"):
+            for stored in (options.folder / CACHE).rglob("sizes-*"):
                 stored.unlink()
             one = measure(train, run, workers, options.patience)
             other = measure(train, run, workers, options.patience) if one else None
