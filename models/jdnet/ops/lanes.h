@@ -10,7 +10,16 @@
 
 namespace {
 
-constexpr int LANES = 16;      // one AVX-512 or two AVX2 registers
+// One register. GCC takes up to five times as long for vectors of two, because it builds them in
+// memory.
+#if defined(__AVX512F__)
+constexpr int LANES = 16;
+#elif defined(__AVX__)
+constexpr int LANES = 8;
+#else
+constexpr int LANES = 4;
+#endif
+
 constexpr float SLOPE = 0.2f;  // LeakyReLU
 
 template <typename T>
