@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from models.jdnet.activation import SLOPE, leaky_relu
 from models.jdnet.ops import fuse_scales
+from models.jdnet.pointwise import pointwise
 
 
 class ScaleAggregation(nn.Module):
@@ -50,4 +51,4 @@ class ScaleAggregation(nn.Module):
             scale = leaky_relu(down(scale))  # Eq. 5, 7: [B, C, H/2, W/2]
             scale = block(scale).add_(scale)  # Eq. 6, 8
             coarse.append(F.conv2d(scale, weight))
-        return fuse_scales(F.conv2d(x, first, self.fuse.bias), coarse, x)  # Eq. 9
+        return fuse_scales(pointwise(x, first, self.fuse.bias), coarse, x)  # Eq. 9

@@ -4,11 +4,11 @@ This module computes the inputs of the attention; `ops.pairwise_attention` compu
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.jdnet.activation import leaky_relu
 from models.jdnet.ops import pairwise_attention, without_autocast
+from models.jdnet.pointwise import pointwise
 
 
 class SelfAttention(nn.Module):
@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
         # Channels-last before the LeakyReLU, so that its backward sees a single layout.
         y = self.norm_out(y.to(self.norm_out.weight.dtype))
         y = leaky_relu(y.contiguous(memory_format=torch.channels_last))
-        return self.expand(y).add_(x)
+        return pointwise(y, self.expand.weight, self.expand.bias).add_(x)
 
 
 def _project(coordinates: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -71,7 +71,7 @@ def _project(coordinates: Tensor, layer: nn.Conv2d) -> Tensor:
 
 def _project_jointly(x: Tensor, *layers: nn.Conv2d) -> Tensor:
     """Several 1x1 convolutions of x in one pass; the result is channels-first, at least float32."""
-    together = F.conv2d(
+    together = pointwise(
         x,
         torch.cat([layer.weight for layer in layers]),
         torch.cat([layer.bias for layer in layers if layer.bias is not None]),

@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.jdnet.activation import leaky_relu
+from models.jdnet.pointwise import pointwise
 
 
 class SelfCalibratedConv(nn.Module):
@@ -31,8 +32,8 @@ class SelfCalibratedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, C, H, W] -> [B, C, H, W]."""
-        x1 = leaky_relu(self.split1(x))  # [B, C/2, H, W]
-        x2 = leaky_relu(self.split2(x))
+        x1 = leaky_relu(pointwise(x, self.split1.weight, self.split1.bias))  # [B, C/2, H, W]
+        x2 = leaky_relu(pointwise(x, self.split2.weight, self.split2.bias))
         t1 = F.avg_pool2d(x1, self.pooling)  # Eq. 10: [B, C/2, H/r, W/r]
         context = F.interpolate(self.k2(t1), x1.shape[2:])  # Eq. 11, nearest
         y1 = self.k3(x1) * context.add_(x1).sigmoid_()  # Eq. 12
@@ -40,5 +41,5 @@ class SelfCalibratedConv(nn.Module):
         y2 = leaky_relu(self.k1(x2))  # Eq. 14
         # Not cat: its backward returns strided slices, which are very slow in bfloat16.
         merge2, merge1 = (part.contiguous() for part in self.merge.weight.chunk(2, dim=1))
-        merged = F.conv2d(y2, merge2, self.merge.bias).add_(F.conv2d(y1, merge1))
+        merged = pointwise(y2, merge2, self.merge.bias).add_(pointwise(y1, merge1))
         return leaky_relu(merged.add_(x))
