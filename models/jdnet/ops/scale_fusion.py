@@ -69,7 +69,8 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _backward(ctx: Any, grad: Tensor, _: Tensor | None) -> tuple[Any, ...]:
     (positive,) = ctx.saved_tensors
-    grad_first = torch.where(positive, grad, SLOPE * grad)
+    # Of its argument, this needs only where it is positive. A third of the time of torch.where.
+    grad_first = torch.ops.aten.leaky_relu_backward(grad, positive.to(grad.dtype), SLOPE, True)
     up = torch.ops.aten.upsample_nearest2d_backward  # sums bfloat16 in float32
     grad_others = [up(grad_first, grad.shape[2:], shape) for shape in ctx.shapes]
     return grad_first, grad_others, grad, None
