@@ -1,6 +1,7 @@
 """JDNet against outputs of the released code, and its modules against formulas written out."""
 
 import gc
+from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from config.networks import JDNetConfig
 from models import JDNet, Network, PReNet
 from models.jdnet.dense_connection import DenseFeatures
 from models.jdnet.equations import PlainJDNet
+from models.jdnet.pointwise import pointwise
 from models.jdnet.scale_aggregation import ScaleAggregation
 from models.jdnet.self_attention import SelfAttention, image_coordinates, patch_coordinates
 from models.jdnet.self_calibration import SelfCalibratedConv
@@ -236,6 +238,28 @@ def test_jdnet_is_its_equations(
     (plain, plain_grads), (derained, grads) = results
     assert (derained - plain).abs().max() < outputs * plain.abs().max()
     assert (grads - plain_grads).norm() < gradients * plain_grads.norm()
+
+
+@pytest.mark.parametrize("frozen", [(), (0,), (1, 2)], ids=["none", "input", "layer"])
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_pointwise_is_a_1x1_convolution(has_bias: bool, frozen: tuple[int, ...]) -> None:
+    """Also where tests run, on one thread with few images, for which it has code of its own."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 5, 8, 6).contiguous(memory_format=torch.channels_last)
+    inputs = [x, torch.randn(4, 5, 1, 1), *([torch.randn(4)] if has_bias else [])]
+    grad, results = torch.randn(3, 4, 8, 6), []
+    runs: list[tuple[Callable[..., Tensor], torch.dtype]] = [
+        (F.conv2d, torch.float64),
+        (pointwise, torch.float32),
+    ]
+    for run, dtype in runs:
+        leaves = [value.to(dtype).requires_grad_(i not in frozen) for i, value in enumerate(inputs)]
+        out = run(*leaves)
+        out.backward(grad.to(dtype))
+        results.append([out.detach(), *(leaf.grad for leaf in leaves if leaf.requires_grad)])
+    assert len(results[0]) == len(results[1])
+    for exact, ours in zip(*results, strict=True):
+        torch.testing.assert_close(ours.double(), exact, rtol=0, atol=1e-4)
 
 
 def test_gradients_of_the_dense_chain_twice() -> None:
