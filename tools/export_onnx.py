@@ -27,7 +27,6 @@ from utils.errors import UserError, run_command
 from utils.files import refuse_overwriting, replacing
 
 TOLERANCE = 1e-4
-GROUP = 4  # features that are concatenated once, for all later fusions
 SIZES = ((32, 32), (97, 131), (114, 122))  # ONNX's own up-sampling differs at the last
 
 
@@ -57,23 +56,24 @@ class PortableJDNet(nn.Module):
         image = network.position == "image"
         place = _image_coordinates(rainy) if image else patch_coordinates(rainy)
         x = leaky_relu(network.head(rainy))
-        groups = [[x]]
+        features = [x]
         for unit, dense in zip(network.units, network.dense, strict=True):
-            if len(groups[-1]) == GROUP:
-                groups[-1] = [torch.cat(groups[-1], dim=1)]
-                groups.append([])
-            groups[-1].append(unit(x, place))
+            features.append(unit(x, place))
             assert isinstance(dense, nn.Conv2d)
-            x = leaky_relu(_fuse([torch.cat(group, dim=1) for group in groups], dense))
+            x = leaky_relu(_fuse(features, dense))
         return rainy - leaky_relu(network.tail(x))  # Eq. 1
 
 
-def _fuse(groups: Sequence[Tensor], layer: nn.Conv2d) -> Tensor:
-    """layer(cat(groups)), without that concatenation."""
-    first, *others = layer.weight.split([group.shape[1] for group in groups], dim=1)
-    out = F.conv2d(groups[0], first, layer.bias)
-    for group, weight in zip(groups[1:], others, strict=True):
-        out = out + F.conv2d(group, weight)
+def _fuse(features: Sequence[Tensor], layer: nn.Conv2d) -> Tensor:
+    """layer(cat(features)), without that concatenation.
+
+    onnxruntime adds while it convolves, if the convolution is the first summand. The newest
+    features come first: a sum that starts with old ones would be computed, and stored, early.
+    """
+    *older, newest = layer.weight.split([x.shape[1] for x in features], dim=1)
+    out = F.conv2d(features[-1], newest, layer.bias)
+    for x, weight in zip(features[:-1], older, strict=True):
+        out = F.conv2d(x, weight) + out
     return out
 
 
