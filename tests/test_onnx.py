@@ -23,7 +23,7 @@ UNEVEN = (114, 171)
 def network() -> JDNet:
     """A JDNet whose every branch moves the output by more than the tolerance."""
     torch.manual_seed(0)
-    network = JDNet(JDNetConfig(units=1, channels=16, scales=1)).eval()
+    network = JDNet(JDNetConfig(units=2, channels=16, scales=2)).eval()
     for name, parameter in network.named_parameters():
         if name.endswith("weight") and parameter.dim() == 4:
             parameter.data *= 2

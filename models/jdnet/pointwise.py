@@ -1,9 +1,9 @@
 """1x1 convolutions.
 
 On one thread of a CPU, PyTorch computes a 1x1 convolution of fewer than 16 images in channels-first
-code, with copies. oneDNN is faster in the layout of JDNet. A dilation makes PyTorch choose
-oneDNN; it changes nothing else, because the filter has a single tap. oneDNN takes as long for the
-gradient of the bias as for that of the weight, so a sum replaces it.
+code, with copies. oneDNN is faster in the channels-last layout of JDNet. A dilation makes PyTorch
+choose oneDNN; it changes nothing else, because the filter has a single tap. oneDNN takes as long
+for the gradient of the bias as for that of the weight, so a sum replaces it.
 """
 
 from typing import Any
