@@ -62,6 +62,26 @@ def test_the_scale_follows_the_width_of_the_streaks() -> None:
     assert scale_of(0.2 + streaks(255, 300, 4)) == 1
 
 
+@pytest.mark.parametrize(
+    ("found", "lowest", "highest"),
+    [
+        ([(0.049, 4.4), (0.041, 2.3), (0.034, 1.2), (0.028, 0.9)], 2, 4),  # the widest are strong
+        ([(0.050, 1.4), (0.030, 2.0), (0.030, 1.2), (0.030, 0.9)], 1, 1),  # so are the finest
+        ([(0.002, 1.9), (0.002, 1.2), (0.001, 1.0), (0.001, 0.9)], 1, 1),  # no rain
+    ],
+)
+def test_streaks_of_several_widths(
+    monkeypatch: pytest.MonkeyPatch,
+    found: list[tuple[float, float]],
+    lowest: float,
+    highest: float,
+) -> None:
+    """Given strength and width of the rain found at the scales 1, 2, 4 and 8."""
+    left = iter(found)
+    monkeypatch.setattr("models.scale._measure", lambda *_: next(left))
+    assert lowest <= scale_of(torch.zeros(3, 1100, 1400)) <= highest
+
+
 @pytest.mark.parametrize("size", [(40, 61), (3, 500), (1, 1)])
 def test_any_size_at_any_scale(size: tuple[int, int]) -> None:
     rainy = torch.rand(3, *size)
