@@ -4,7 +4,7 @@
     python show.py photos/ clip.mp4 --recursive --format same --output results
 
 Without --weights it uses your own run of the preset `real`, if there is one, or else the included
-weights for photographs. With --kind light or heavy it is rain100l-small or rain100h-small.
+weights for photographs. --kind light or heavy uses those of rain100l-small or rain100h-small.
 """
 
 import signal

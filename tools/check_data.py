@@ -10,7 +10,7 @@ backgrounds among the training images, and files of --clean and --layers that ca
 Reports halves or folders that look swapped: rain adds light, so the rainy image should be the
 brighter one. Notes scenes that appear in several pairs; the old Rain100L test set has nine, as
 released. Also tells whether the rain is one grey layer added to the clean image, as train.py
---exchange requires. At last it opens the data as train.py does, with the same flags.
+--exchange requires. Finally it opens the data as train.py does, with the same flags.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Check on this machine what has never run on its GPU, and write a report to send back.
+"""Check this code on the GPU of this machine, and write a report to send back.
 
     python -m tools.check_gpu                       # at most ten minutes; writes check_gpu.json
     python -m tools.check_gpu --parts attention speed

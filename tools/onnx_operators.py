@@ -1,4 +1,4 @@
-"""Operators that torch cannot export, or exports slowly, in operators of ONNX.
+"""ONNX versions of operators that torch cannot export, or exports slowly.
 
 `tools/export_onnx.py` hands them to torch. They need onnxscript.
 """

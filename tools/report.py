@@ -3,11 +3,11 @@
     python -m tools.report derained/
     python -m tools.report scores/rain100l/
 
-writes report/index.html into the folder. The page of a folder of show.py has the results in
-derained.jsonl, with a before/after slider for each photograph whose source still exists. The page
-of a folder of eval.py or train.py has the scores, worst gain first, with a slider for each pair in
-strips/; `eval.py --report` writes strips of all pairs. The page of `eval.py --compare` has all
-methods in one table and a slider between any two of them.
+Writes report/index.html into the folder. For show.py, the page has the results in derained.jsonl,
+with a before/after slider for each photograph whose source still exists. For eval.py or train.py,
+it has the scores, worst gain first, with a slider for each pair in strips/; `eval.py --report`
+writes strips of all pairs. For `eval.py --compare`, it has all methods in one table and a slider
+between any two of them.
 """
 
 from dataclasses import dataclass
