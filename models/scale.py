@@ -18,7 +18,7 @@ from torch import Tensor
 TILE = 64  # side of the tiles in pixels
 BORDER = 8  # pixels at the edges of a tile that are not measured
 WIDTH = 1.7  # of streaks at the best scale, as `streak_width` measures it
-ENOUGH = 0.72  # strength of the rain at a scale, as a share of the strongest that fits, to count
+ENOUGH = 0.72  # strength of the rain at a scale, as a share of the strongest, from which it counts
 NEAREST = 1.25  # scales below are taken for 1
 NO_RAIN = 0.003  # RMS of the rain that counts as none
 
@@ -50,9 +50,9 @@ def choose_scale(derain: Callable[[Tensor], Tensor], rainy: Tensor) -> float:
     if count == 1:
         return 1.0
     found = [_measure(derain, rainy, scale) for scale in scales]
-    # Wider streaks than it knows are found by parts, which says little about their strength.
-    known = (strength for strength, width in found if width <= WIDTH)
-    enough = max(NO_RAIN, ENOUGH * max(known, default=0.0))
+    # Of streaks that are far too wide it finds parts, which say little about their strength.
+    near = (strength for strength, width in found if width <= 2 * WIDTH)
+    enough = max(NO_RAIN, ENOUGH * max(near, default=0.0))
     # From coarse to fine: at a scale far too fine, the network finds only texture.
     for i in range(count - 1, 0, -1):
         (strength, width), (_, finer) = found[i], found[i - 1]

@@ -66,7 +66,7 @@ def test_the_scale_follows_the_width_of_the_streaks() -> None:
     ("found", "lowest", "highest"),
     [
         ([(0.049, 4.4), (0.041, 2.3), (0.034, 1.2), (0.028, 0.9)], 2, 4),  # the widest are strong
-        ([(0.050, 1.4), (0.030, 2.0), (0.030, 1.2), (0.030, 0.9)], 1, 1),  # so are the finest
+        ([(0.070, 1.8), (0.089, 2.1), (0.055, 1.3), (0.040, 0.9)], 1, 1),  # so are those between
         ([(0.002, 1.9), (0.002, 1.2), (0.001, 1.0), (0.001, 0.9)], 1, 1),  # no rain
     ],
 )
