@@ -50,7 +50,7 @@ def choose_scale(derain: Callable[[Tensor], Tensor], rainy: Tensor) -> float:
     if count == 1:
         return 1.0
     found = [_measure(derain, rainy, scale) for scale in scales]
-    # Of streaks that are far too wide it finds parts, which say little about their strength.
+    # The network finds only parts of streaks that are far too wide: their strength says little.
     near = (strength for strength, width in found if width <= 2 * WIDTH)
     enough = max(NO_RAIN, ENOUGH * max(near, default=0.0))
     # From coarse to fine: at a scale far too fine, the network finds only texture.

@@ -67,8 +67,8 @@ class PortableJDNet(nn.Module):
 def _fuse(features: Sequence[Tensor], layer: nn.Conv2d) -> Tensor:
     """layer(cat(features)), without that concatenation.
 
-    onnxruntime adds while it convolves, if the convolution is the first summand. The newest
-    features come first: a sum that starts with old ones would be computed, and stored, early.
+    onnxruntime adds while it convolves if the convolution is the first summand. The sum starts with
+    the newest feature: a sum that starts with old ones would be computed, and stored, early.
     """
     *older, newest = layer.weight.split([x.shape[1] for x in features], dim=1)
     out = F.conv2d(features[-1], newest, layer.bias)

@@ -15,14 +15,20 @@ from torch.autograd.function import once_differentiable
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """F.conv2d of filters of size 1, [B, C, H, W] -> [B, len(weight), H, W], for large images."""
+    """F.conv2d with filters of one pixel: [B, C, H, W] -> [B, D, H, W].
+
+    Args:
+        x: features, channels-last.
+        weight: [D, C, 1, 1].
+        bias: [D].
+    """
     if _is_slow(x):
         return _Pointwise.apply(x, weight, bias)  # type: ignore[no-untyped-call]
     return F.conv2d(x, weight, bias)
 
 
 def _is_slow(x: Tensor) -> bool:
-    """Whether PyTorch would take the channels-first code; compiled and exported code keeps it."""
+    """Whether PyTorch may take its channels-first code; compiled code keeps F.conv2d."""
     return (
         not torch.compiler.is_compiling()
         and x.device.type == "cpu"
