@@ -114,7 +114,7 @@ def validate(run: Run, done: int) -> bool:
 
     psnr = run.best
     if run.monitored:
-        derain = Derainer(run.network, precision=run.config.machine.precision, scale=1)
+        derain = Derainer(run.result, precision=run.config.machine.precision, scale=1)
         scores = evaluate(derain, run.monitored, ["y"], view)
         psnr = scores.mean("y", "psnr")
         run.log.event("eval", done, psnr_y=psnr, ssim_y=scores.mean("y", "ssim"))

@@ -175,6 +175,9 @@ class Training:
     """Factor applied to the learning rate at each milestone."""
     clip: float | None = 1.0
     """Maximum norm of the whole gradient; None disables clipping, as in the released code."""
+    ema: float = 0.0
+    """Decay per step of an exponential moving average (EMA) of the weights, which is then what is
+    validated and saved as best.pt; 0: none."""
     validation: int = 0
     """Training pairs, and layers of every --layers folder, held out to select best.pt; 0: none."""
     seed: int = 66
@@ -190,6 +193,7 @@ class Training:
         require(fits, f"--milestones must be between 0 and 1, got {self.milestones}")
         require(self.seed < 2**63, f"--seed must be below 2^63, got {self.seed}")
         require(self.cooldown <= 1, f"--cooldown must be at most 1, got {self.cooldown:g}")
+        require(0 <= self.ema < 1, f"--ema must be at least 0 and below 1, got {self.ema:g}")
         require(
             self.optimizer == "muon" or not self.weight_decay,
             "--weight-decay needs --optimizer muon",

@@ -34,7 +34,7 @@ from training import losses
 from training.dry_run import plan
 from training.interruption import Interruption
 from training.resume import resumed
-from training.run import Run, build_run
+from training.run import Run, build_run, take_step
 from training.schedule import learning_rate
 from utils import checkpoint
 from utils.errors import Interrupted, UserError
@@ -136,7 +136,8 @@ def train_until(config: Config, step: int) -> None:
             train(config)
 
 
-def test_muon_and_exchange_resume_bit_exact(muon: Config, tmp_path: Path) -> None:
+def test_muon_exchange_and_ema_resume_bit_exact(muon: Config, tmp_path: Path) -> None:
+    muon = with_training(muon, ema=0.9)
     train(muon)
     broken = replace(muon, run=tmp_path / "broken")
     train_until(broken, 5)
@@ -144,6 +145,24 @@ def test_muon_and_exchange_resume_bit_exact(muon: Config, tmp_path: Path) -> Non
     assert_identical(weights_of(muon), weights_of(broken))
     assert log_of(muon, "step") == log_of(broken, "step")
     assert log_of(muon, "step")[0]["1-ssim+l1"] > 0
+
+
+def test_the_moving_average_is_saved(muon: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = []
+
+    def step_and_record(run: Run, *rest: Any) -> tuple[Tensor, Tensor]:
+        loss = take_step(run, *rest)
+        states.append({key: value.clone() for key, value in run.network.state_dict().items()})
+        return loss
+
+    monkeypatch.setattr(script, "take_step", step_and_record)
+    train(with_training(muon, ema=0.75, steps=3))
+    for key, saved in weights_of(muon).items():
+        if saved.is_floating_point():  # weights, and the statistics of BatchNorm
+            first, second, third = (state[key] for state in states)
+            expected = 0.75**2 * first + 0.75 * 0.25 * second + 0.25 * third
+            assert torch.allclose(saved, expected, atol=1e-6), key
+    assert not torch.equal(weights_of(muon)["tail.weight"], states[-1]["tail.weight"])
 
 
 @pytest.mark.slow

@@ -161,6 +161,8 @@ def _load(run: Run, state: dict[str, Any], settings: dict[str, Any]) -> None:
             )
     checkpoint.load_state(run.network, state["network"], path)
     run.optimizer.load_state_dict(state["optimizer"])
+    if run.average is not None:
+        run.average.load_state_dict(state["average"])
     run.first, run.best = state["step"], state["best"]
 
 
@@ -178,6 +180,7 @@ def save_state(run: Run, done: int) -> None:
         "best": run.best,
         "network": run.network.state_dict(),
         "optimizer": run.optimizer.state_dict(),
+        "average": run.average and run.average.state_dict(),
     }
     checkpoint.save(run.folder / "latest.pt", state, previous=run.folder / "previous.pt")
 
@@ -187,7 +190,7 @@ def save_weights(run: Run, done: int) -> None:
     """Write best.pt: the weights, the arguments of the network, and provenance."""
     about = {"step": done, "validation_psnr_y": run.best if run.monitored else None}
     weights = checkpoint.Weights(
-        run.network.state_dict(),
+        run.result.state_dict(),
         run.config.network.name,
         asdict(run.config.network),
         run.origin | about,

@@ -6,13 +6,14 @@ import signal
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from config.schema import Config, as_dict
+from config.schema import Config, Training, as_dict
 from data.open import TrainingData, open_training, refuse_output
 from data.pairs import Pairs, smaller_than, streams
 from data.patches import PatchPair
@@ -58,12 +59,18 @@ class Run:
     network: Network
     model: nn.Module  # `network` with all supervised outputs, on all GPUs or ranks
     optimizer: torch.optim.Optimizer
+    average: AveragedModel | None  # moving average of `network`
     loss: Loss
     steps: int
     origin: dict[str, Any]  # config, hashes and provenance, stored with weights, scores and log
     first: int = 0  # steps done before this process
     best: float = -math.inf  # PSNR of the best validation so far, dB
     log: RunLog = field(init=False)
+
+    @property
+    def result(self) -> Network:
+        """The network that is validated and saved: the average, if there is one."""
+        return self.network if self.average is None else cast(Network, self.average.module)
 
     @property
     def monitored(self) -> Pairs:
@@ -111,6 +118,7 @@ def build_run(config: Config) -> Run:
         network=network,
         model=model.train(),
         optimizer=make_optimizer(recipe, network),
+        average=make_average(recipe, network),
         loss=make_loss(recipe),
         steps=total_steps(recipe, data.patches.scenes),
         origin={
@@ -179,6 +187,13 @@ def _note(text: str) -> None:
     print(f"note: {text}")
 
 
+def make_average(recipe: Training, network: Network) -> AveragedModel | None:
+    """The moving average of the weights and of BatchNorm's statistics; None without --ema."""
+    if not recipe.ema:
+        return None
+    return AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema), use_buffers=True)
+
+
 def batches(run: Run) -> Iterator[PatchPair]:
     """Yield the batches of all remaining steps, [B, 3, P, P], on the device of the run.
 
@@ -229,6 +244,8 @@ def take_step(run: Run, patches: Iterator[PatchPair], lr: float) -> tuple[Tensor
         del loss  # and its graph, before the next forward pass
     norm = nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip or math.inf)
     run.optimizer.step()
+    if run.average is not None:
+        run.average.update_parameters(run.network)
     return total, norm
 
 
