@@ -549,6 +549,17 @@ def test_an_exploding_loss_names_the_step_and_keeps_the_state(
         train(replace(tiny, monitoring=monitoring, run=tiny.run.with_name("other")))
 
 
+def test_a_run_of_version_1_0_0_resumes(tiny: Config) -> None:
+    assert tiny.run is not None
+    train_until(tiny, 4)
+    state = checkpoint.load(tiny.run / "latest.pt")
+    settings = json.loads(state["settings"])
+    del settings["training.ema"], state["average"]
+    checkpoint.save(tiny.run / "latest.pt", {**state, "settings": json.dumps(settings)})
+    train(tiny)
+    assert [entry["step"] for entry in log_of(tiny, "start")] == [0, 4]
+
+
 def test_resuming_with_other_settings_is_refused(tiny: Config) -> None:
     train(tiny)
     with pytest.raises(UserError, match=r"training.lr 0.002, now 0.5"):

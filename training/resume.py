@@ -147,6 +147,8 @@ def _load(run: Run, state: dict[str, Any], settings: dict[str, Any]) -> None:
     """
     path = run.folder / "latest.pt"
     saved = json.loads(state.get("settings", "{}"))
+    if saved:
+        saved.setdefault("training.ema", 0.0)  # which version 1.0.0 did not have
     if saved.keys() != settings.keys():
         raise UserError(f"{path} is not a resume state of this version: choose another --run")
     may_differ: set[str] = set()
