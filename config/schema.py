@@ -176,8 +176,8 @@ class Training:
     clip: float | None = 1.0
     """Maximum norm of the whole gradient; None disables clipping, as in the released code."""
     ema: float = 0.0
-    """Decay per step of an exponential moving average (EMA) of the weights, which is then what is
-    validated and saved as best.pt; 0: none."""
+    """Decay per step of an exponential moving average (EMA) of the weights. Validation scores the
+    average, and best.pt contains it; 0: none."""
     validation: int = 0
     """Training pairs, and layers of every --layers folder, held out to select best.pt; 0: none."""
     seed: int = 66

@@ -1,7 +1,7 @@
 """The files of a run: its lock, its resume state and its weights.
 
 To resume a run, repeat its command. Patches and learning rate depend only on the step, so the state
-is that of the network and of the optimizer.
+is that of the network, of the optimizer and of the moving average, if there is one.
 """
 
 import json
@@ -146,9 +146,8 @@ def _load(run: Run, state: dict[str, Any], settings: dict[str, Any]) -> None:
         UserError: it is of another run.
     """
     path = run.folder / "latest.pt"
-    saved = json.loads(state.get("settings", "{}"))
-    if saved:
-        saved.setdefault("training.ema", 0.0)  # which version 1.0.0 did not have
+    # Version 1.0.0 did not have the moving average.
+    saved = {"training.ema": 0.0, **json.loads(state.get("settings", "{}"))}
     if saved.keys() != settings.keys():
         raise UserError(f"{path} is not a resume state of this version: choose another --run")
     may_differ: set[str] = set()
