@@ -86,6 +86,8 @@ class Rain:
     """Maximum random rotation of an exchanged layer in degrees."""
     structures: float = 0.0
     """Fraction of patches with bars, wires, grids or text drawn into both images."""
+    bright: float = 0.0
+    """Fraction of patches with a lightened scene, like snow, a wall or the sky."""
     drops: float = 0.0
     """Fraction of patches with short bright drops near the camera, half of them without streaks."""
     dry: float = 0.0
@@ -93,7 +95,8 @@ class Rain:
 
     def __post_init__(self) -> None:
         """Validate the settings."""
-        require_finite(self, "exchange", "modelled", "layer_angle", "structures", "drops", "dry")
+        require_finite(self, "exchange", "modelled", "layer_angle")
+        require_finite(self, "structures", "bright", "drops", "dry")
         require(
             self.exchange + self.modelled <= 1,
             f"--exchange and --modelled must sum to at most 1, got {self.exchange:g} and "
@@ -108,6 +111,7 @@ class Rain:
             self.layer_angle <= 180, f"--layer-angle must be at most 180, got {self.layer_angle:g}"
         )
         require(self.structures <= 1, f"--structures must be at most 1, got {self.structures:g}")
+        require(self.bright <= 1, f"--bright must be at most 1, got {self.bright:g}")
         require(
             self.drops + self.dry <= 1,
             f"--drops and --dry must sum to at most 1, got {self.drops:g} and {self.dry:g}",

@@ -174,8 +174,9 @@ def make_patch(
     Returns:
         The rainy and the clean patch, uint8 [H, W, 3].
     """
-    # Separate random streams: structures and drops do not change which layer is drawn.
-    structure, near = (np.random.default_rng([seed, stream, index]) for stream in (4, 5))
+    # Separate random streams: what changes the scene does not change which layer is drawn.
+    structure, near, light = (np.random.default_rng([seed, stream, index]) for stream in (4, 5, 6))
+    bright = light.random() < rain.bright
     structured = structure.random() < rain.structures
     kind = near.random()
     dry = kind < rain.dry
@@ -186,17 +187,26 @@ def make_patch(
         random = np.random.default_rng([seed, 2, index])
         return exchange_rain(own, scene, sources, rain, random)
 
+    own = None if rainy is None else rainy.astype(np.int16) - clean
     direction = 0.0
     if structured or drops:
-        own = None if rainy is None else rainy.astype(np.int16) - clean
         layer = rained(own, np.zeros_like(clean))  # the rain of this patch, on black
         direction = streak_direction(layer.max(axis=2))
-        if structured:
-            clean = draw_structures(clean, direction, structure)
-            rainy = None if own is None else np.asarray((clean + own).clip(0, 255), np.uint8)
+    if bright:
+        clean = lighten(clean, light)
+    if structured:
+        clean = draw_structures(clean, direction, structure)
+    if own is not None:
+        rainy = np.asarray((clean + own).clip(0, 255), np.uint8)
     alone = drops and near.random() < 0.5
     patch = clean if dry or alone else rained(rainy, clean)
     return draw_drops(patch, direction, near) if drops else patch, clean
+
+
+def lighten(scene: Pixels, random: np.random.Generator) -> Pixels:
+    """Blend a scene with a bright grey, like snow, a wall or the sky: uint8 [H, W, 3]."""
+    grey, share = random.uniform(150, 255), random.uniform(0, 1)
+    return np.asarray(np.rint(scene + share * (grey - scene)), np.uint8)
 
 
 def streak_direction(layer: np.ndarray) -> float:

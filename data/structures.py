@@ -1,7 +1,8 @@
-"""Structures that look like rain and are not: bars, wires, grids, strokes and text.
+"""Structures that look like rain and are not: bars, wires, grids and text.
 
 They are drawn into the scene, so both images of a pair show them and the rain lies over them. A
-network trained on scenes without them takes the thin upright bars of a gate for rain.
+network trained on scenes without them takes the thin upright bars of a gate for rain. There are no
+short strokes: in a patch, nothing tells a bright one from a streak of rain.
 """
 
 from collections.abc import Callable
@@ -112,33 +113,14 @@ def _grid(axes: _Axes, random: np.random.Generator) -> _Shape:
 
 
 def _lines(axes: _Axes, random: np.random.Generator) -> _Shape:
-    """One to four lines across the whole patch: poles, wires, edges."""
-    return _segments(axes, int(random.integers(1, 4, endpoint=True)), (500, 500), 6, 4, random)
-
-
-def _strokes(axes: _Axes, random: np.random.Generator) -> _Shape:
-    """Short strokes."""
-    return _segments(axes, int(random.integers(3, 12, endpoint=True)), (6, 30), 3, 10, random)
-
-
-def _segments(
-    axes: _Axes,
-    count: int,
-    length: tuple[float, float],
-    thickest: float,
-    spread: float,
-    random: np.random.Generator,
-) -> _Shape:
-    """Segments of one thickness, 1 to `thickest`, turned by up to `spread` degrees."""
-    width, soft = np.exp(random.uniform(0, np.log(thickest))), random.uniform(1, 2)
+    """One to four lines of one thickness across the whole patch: poles, wires, edges."""
+    width, soft = np.exp(random.uniform(0, np.log(6))), random.uniform(1, 2)
     cover, side = np.zeros((2, *axes.along.shape), np.float32)
     reach = max(axes.along.shape) / 2
-    for _ in range(count):
-        across = axes.across - np.float32(random.uniform(-reach, reach))
-        along = axes.along - np.float32(random.uniform(-reach, reach))
-        turn = np.float32(np.tan(np.deg2rad(random.uniform(-spread, spread))))
-        distance = across + turn * along
-        bar = _bar(distance, width, soft) * _bar(along, random.uniform(*length), soft)
+    for _ in range(int(random.integers(1, 4, endpoint=True))):
+        turn = np.float32(np.tan(np.deg2rad(random.uniform(-4, 4))))
+        distance = axes.across - np.float32(random.uniform(-reach, reach)) + turn * axes.along
+        bar = _bar(distance, width, soft)
         side = np.where(bar > cover, distance / width, side)
         cover = np.maximum(cover, bar)
     return _Shape(cover, side.clip(-0.5, 0.5))
@@ -159,7 +141,7 @@ def _text(axes: _Axes, random: np.random.Generator) -> _Shape:
 
 
 KINDS: tuple[Callable[[_Axes, np.random.Generator], _Shape], ...] = (
-    *(_bars, _bars, _bars),
-    *(_lines, _lines, _lines),
-    *(_grid, _strokes, _text),
+    *(_bars, _bars, _bars, _bars),
+    *(_lines, _lines),
+    *(_grid, _grid, _text),
 )

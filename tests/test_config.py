@@ -147,6 +147,7 @@ def test_help_shows_the_defaults_of_the_preset(
         ),
         (["--exchange", "0.7", "--modelled", "0.4"], r"^--exchange and --modelled .*0.7 and 0.4"),
         (["--structures", "1.1"], r"^--structures .*got 1.1$"),
+        (["--bright", "1.1"], r"^--bright .*got 1.1$"),
         (["--drops", "-0.1"], r"^--drops .*got -0.1$"),
         (["--drops", "0.7", "--dry", "0.4"], r"^--drops and --dry .*got 0.7"),
         (["--veil", "1"], r"^--veil .*got 1$"),

@@ -67,7 +67,7 @@ def test_patches_stay_as_they_were_without_the_new_shares(
 
 def test_patches_depend_on_seed_and_index(source: LayerSource, picture: Picture) -> None:
     pairs = [pair_of(picture(70, 80, seed=i), streaks(i, side=80)[:70]) for i in range(3)]
-    rain = Rain(0.5, 0.2, structures=0.6, drops=0.5, dry=0.2)
+    rain = Rain(0.5, 0.2, structures=0.6, bright=0.3, drops=0.5, dry=0.2)
     one, two, other = (
         Patches(pairs, 48, seed, "flip", [picture(60, 60)], [source], rain, Camera(noise=2))
         for seed in (0, 0, 1)
@@ -97,6 +97,26 @@ def test_structures_are_in_both_images_and_the_rain_over_them(
     ]
     assert np.mean(np.array(changed) > 0.02) > 0.9
     assert 0.15 < np.mean(changed) < 0.7
+
+
+@pytest.mark.parametrize("exchanged", [0, 1])
+def test_bright_scenes_keep_their_rain(
+    exchanged: int, source: LayerSource, picture: Picture
+) -> None:
+    scene = picture(64, 64)
+    own = pair_of(scene, streaks(5)).rainy
+    rain = Rain(exchanged, bright=1)
+    before, after = [], []
+    for index in range(40):
+        plain, _ = make_patch(own, scene, [source], replace(rain, bright=0), 0, index)
+        rainy, clean = make_patch(own, scene, [source], rain, 0, index)
+        layer = plain.astype(int) - scene
+        known = plain < 255
+        assert np.array_equal(rainy[known], np.minimum(255, clean + layer)[known])
+        before.append(int(np.ptp(scene)))
+        after.append(int(np.ptp(clean)))
+        assert clean.max() >= min(150, scene.max())
+    assert np.mean(after) == pytest.approx(np.mean(before) / 2, rel=0.25)  # half of the contrast
 
 
 def test_modelled_rain_lies_over_structures() -> None:

@@ -146,8 +146,8 @@ def _load(run: Run, state: dict[str, Any], settings: dict[str, Any]) -> None:
         UserError: it is of another run.
     """
     path = run.folder / "latest.pt"
-    # Version 1.0.0 did not have the moving average.
-    saved = {"training.ema": 0.0, **json.loads(state.get("settings", "{}"))}
+    # Version 1.0.0 had neither the moving average nor lightened scenes.
+    saved = {"training.ema": 0.0, "rain.bright": 0.0, **json.loads(state.get("settings", "{}"))}
     if saved.keys() != settings.keys():
         raise UserError(f"{path} is not a resume state of this version: choose another --run")
     may_differ: set[str] = set()
