@@ -17,7 +17,7 @@ from data.drops import draw_drops
 from data.files import FolderPairs, read_rgb
 from data.layouts import find_pairs, list_in_order
 from data.pairs import Pair, Pairs, refuse_smaller, streams
-from data.structures import draw_structures
+from data.structures import draw_structures, lighten
 from data.synthetic import RAINS, add_rain
 from utils.errors import UserError
 from utils.image import Pixels, list_images, read_image
@@ -201,12 +201,6 @@ def make_patch(
     alone = drops and near.random() < 0.5
     patch = clean if dry or alone else rained(rainy, clean)
     return draw_drops(patch, direction, near) if drops else patch, clean
-
-
-def lighten(scene: Pixels, random: np.random.Generator) -> Pixels:
-    """Blend a scene with a bright grey, like snow, a wall or the sky: uint8 [H, W, 3]."""
-    grey, share = random.uniform(150, 255), random.uniform(0, 1)
-    return np.asarray(np.rint(scene + share * (grey - scene)), np.uint8)
 
 
 def streak_direction(layer: np.ndarray) -> float:

@@ -1,8 +1,8 @@
 """Structures that look like rain and are not: bars, wires, grids and text.
 
 They are drawn into the scene, so both images of a pair show them and the rain lies over them. A
-network trained on scenes without them takes the thin upright bars of a gate for rain. There are no
-short strokes: in a patch, nothing tells a bright one from a streak of rain.
+network trained on scenes without them takes the thin upright bars of a gate for rain. Short strokes
+are left out, because a bright one looks like a streak of rain.
 """
 
 from collections.abc import Callable
@@ -31,6 +31,12 @@ class _Axes(NamedTuple):
 
     across: np.ndarray
     along: np.ndarray
+
+
+def lighten(scene: Pixels, random: np.random.Generator) -> Pixels:
+    """Blend a scene with a bright grey, like snow, a wall or the sky: uint8 [H, W, 3]."""
+    grey, share = random.uniform(150, 255), random.uniform(0, 1)
+    return np.asarray(np.rint(scene + share * (grey - scene)), np.uint8)
 
 
 def draw_structures(scene: Pixels, direction: float, random: np.random.Generator) -> Pixels:
