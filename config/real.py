@@ -1,12 +1,11 @@
 """Real photographs: a network for all kinds of rain, trained on every available layer and scene.
 
-Some patches get drops near the camera, some no rain at all, and some have bars, wires, grids or
-text in the scene, so that the network does not take every thin line for rain.
+Some patches get drops near the camera, some no rain at all. Some scenes are lightened, and some get
+bars, wires, grids or text, so that the network does not take every thin line for rain.
 
     datasets/RainTrainL/   pairs of light rain                        (see rain100l.py)
     datasets/RainTrainH/   pairs of heavy rain, used for their layers (see rain100h.py)
     datasets/streaks/      grey rain layers on black, any names       (for example rendered)
-    datasets/layers_sirr/  more of them, dense and foggy
     datasets/clean/        images without rain, any names
     datasets/Rain100L/     test set
     python train.py real --precision auto
@@ -34,18 +33,18 @@ CONFIG = Config(
         layers=(
             Path("datasets/RainTrainH"),
             Path("datasets/streaks"),
-            Path("datasets/layers_sirr"),
         ),
     ),
     rain=Rain(
-        exchange=0.8,
-        modelled=0.1,
-        layer_size=(0.3, 2.5),
-        layer_gain=(0.3, 1.2),
+        exchange=0.6,
+        modelled=0.15,
+        layer_size=(0.3, 1.5),
+        layer_gain=(0.3, 1.3),
         layer_angle=30.0,
-        structures=0.35,
-        drops=0.25,
-        dry=0.1,
+        structures=0.4,
+        bright=0.3,
+        drops=0.2,
+        dry=0.2,
     ),
     camera=Camera(blur=1.0, veil=0.2, noise=4.0, jpeg=40),
     training=RECIPE,
