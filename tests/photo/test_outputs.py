@@ -321,7 +321,7 @@ def test_a_signal_leaves_no_half_written_file(tmp_path: Path, name: str) -> None
         "import signal, sys, time; from pathlib import Path; from utils import errors, files\n"
         # A shell starts what it runs in the background with SIGINT ignored, nohup with SIGHUP.
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "if hasattr(signal, 'SIGHUP'): signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_DFL)\n"
         "def main(arguments):\n"
         "    with files.replacing(Path(arguments[0])): time.sleep(100)\n"
         "errors.run_command(main)"
