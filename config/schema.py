@@ -248,7 +248,8 @@ class Inference:
     ensemble: bool = False
     """Average the results for the image and for its mirror image, which takes twice as long."""
     scale: float | Literal["auto"] = "auto"
-    """Reduce images by this factor, at least 1; auto: so that their streaks fit the network."""
+    """Reduce images by this factor, at least 1; auto: so that their streaks fit the network, with a
+    second look at a smaller scale."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""

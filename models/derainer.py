@@ -13,7 +13,7 @@ from torch import Tensor
 from config.networks import NetworkConfig
 from models.load import network_of
 from models.network import Network, Window
-from models.scale import choose_scale, derain_reduced, has_rain
+from models.scale import choose_scale, derain_reduced, has_rain, look_again
 from models.tiling import OVERLAP, SMALLEST, derain_tiles
 from utils.checkpoint import Weights, load_weights
 from utils.errors import UserError
@@ -45,8 +45,9 @@ class Derainer:
             is halved and the image restarted.
         ensemble: average the results for the image and for its mirror image.
         scale: the factor by which images are reduced before the network sees them, from 1 up; see
-            `models.scale`. "auto" chooses it for every image, by the width of its streaks, and
-            returns images as they are in which hardly any rain is found.
+            `models.scale`. "auto" chooses it for every image, by the width of its streaks, returns
+            images as they are in which hardly any rain is found, and restores regions whose rain
+            is not found again in a smaller picture.
         fallback: config of the network if a weights file does not describe it.
 
     Attributes:
@@ -110,6 +111,9 @@ class Derainer:
             derained = derain_reduced(lambda reduced: self._derain(reduced, name), image, scale)
             if self.scale == "auto" and not has_rain(image - derained):
                 derained = image
+            elif self.scale == "auto":
+                look = f"{name}, second look" if name else ""
+                derained = look_again(lambda x: self._derain(x, look), image, derained, scale)
         if isinstance(rainy, Tensor):
             return derained.to(rainy.device)
         return with_alpha(to_pixels(derained, rainy.dtype.type), rainy)

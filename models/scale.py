@@ -6,6 +6,9 @@ the rain that was found is enlarged and subtracted from the full picture.
 
 The scale is chosen by the width of the streaks that the network finds in a few tiles of the
 picture, reduced by 1, 2, 4 and so on.
+
+A second look at a smaller picture tells rain from the bars of gates and fences, which look like
+rain at one scale only.
 """
 
 import math
@@ -21,6 +24,12 @@ WIDTH = 1.7  # of streaks at the best scale, as `streak_width` measures it
 ENOUGH = 0.72  # strength of the rain at a scale, as a share of the strongest, from which it counts
 NEAREST = 1.25  # scales below are taken for 1
 NO_RAIN = 0.003  # RMS of the rain that counts as none
+
+SECOND = 1.8  # factor by which the picture of the second look is smaller
+USUAL = 0.7  # strength of rain in the second look, as a share of that in the first
+ALL, NONE = 2.8, 4.5  # factors from USUAL up to which all and from which none is removed
+REGION = 60  # standard deviation of the regions that are compared, in pixels of the first picture
+CELL = 16  # pixels that are averaged before
 
 
 def derain_reduced(derain: Callable[[Tensor], Tensor], rainy: Tensor, scale: float) -> Tensor:
@@ -61,6 +70,44 @@ def choose_scale(derain: Callable[[Tensor], Tensor], rainy: Tensor) -> float:
             return 1.0 if scale < NEAREST else scale
     strength, width = found[-1]
     return scales[-1] if strength >= enough and width > WIDTH else 1.0
+
+
+def look_again(
+    derain: Callable[[Tensor], Tensor], rainy: Tensor, derained: Tensor, scale: float
+) -> Tensor:
+    """Restore regions whose rain is not found again, about as strong, at a smaller scale.
+
+    The bars of a gate may be as thin and as far apart as streaks. At another scale they are a
+    pattern in which the network finds next to nothing, or much more. Streaks have many widths and
+    distances, and are found at both.
+
+    Args:
+        derain: removes the rain from an image [3, h, w].
+        rainy: the full image [3, H, W].
+        derained: the first result.
+        scale: by which the image was reduced for it.
+    """
+    smaller = _reduce(rainy, scale * SECOND)
+    found, again = rainy - derained, smaller - derain(smaller)
+    cells = [math.ceil(length / (scale * CELL)) for length in rainy.shape[1:]]
+    share = (_power(again, cells) / _power(found, cells)).sqrt()
+    off = (share / USUAL).log().abs()
+    trust = ((math.log(NONE) - off) / math.log(NONE / ALL)).clamp(0, 1)
+    return rainy - found * F.interpolate(trust[None, None], rainy.shape[1:], mode="bilinear")[0]
+
+
+def _power(rain: Tensor, cells: list[int]) -> Tensor:
+    """Mean square of a rain layer in the region around each cell: [3, h, w] -> cells."""
+    power = F.interpolate(rain.square().mean(0)[None, None], cells, mode="area")[0, 0]
+    rows, columns = (_gaussian(count, rain) for count in cells)
+    return rows @ power @ columns.T + 1e-8  # without rain in both pictures the share is 1
+
+
+def _gaussian(count: int, like: Tensor) -> Tensor:
+    """Matrix [count, count] that blurs cells, with weights that add up to 1 at the borders, too."""
+    position = torch.arange(count, dtype=like.dtype, device=like.device) * (CELL / REGION)
+    weights = torch.exp(-(position[:, None] - position).square() / 2)
+    return weights / weights.sum(1, keepdim=True)
 
 
 def has_rain(rain: Tensor) -> bool:

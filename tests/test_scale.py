@@ -11,10 +11,12 @@ from torch import Tensor
 import show
 from config.networks import JDNetConfig
 from models import Derainer, Network
-from models.scale import choose_scale, derain_reduced, streak_width
+from models.scale import choose_scale, derain_reduced, look_again, streak_width
 from utils.image import write_image
 from utils.photo import record
 from utils.photo.shots import Shot
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "jdnet-small-real.safetensors"
 
 
 def streaks(height: int, width: int, factor: float, angle: float = 15) -> Tensor:
@@ -109,6 +111,48 @@ def test_a_derainer_takes_the_scale() -> None:
     assert error[0] < 0.9 * error[1]
 
 
+@pytest.mark.parametrize(("again", "removed"), [(0, 0), (0.7, 1), (1.5, 1), (8, 0)])
+@pytest.mark.parametrize("size", [(1, 1), (3, 500), (96, 70)])
+def test_rain_is_removed_if_a_second_look_finds_as_much(
+    again: float, removed: float, size: tuple[int, int]
+) -> None:
+    rainy = torch.rand(3, *size)
+    derained = look_again(lambda smaller: smaller - 0.1 * again, rainy, rainy - 0.1, 1)
+    torch.testing.assert_close(derained, rainy - 0.1 * removed)
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_a_second_look_compares_regions(scale: float) -> None:
+    rainy = torch.rand(3, 40 * int(scale), 800 * int(scale))
+
+    def left_half(smaller: Tensor) -> Tensor:
+        rain = torch.full_like(smaller, 0.1)
+        rain[..., rain.shape[2] // 2 :] = 0
+        return smaller - rain
+
+    removed = (rainy - look_again(left_half, rainy, rainy - 0.1, scale)).mean((0, 1)) / 0.1
+    assert removed[: 300 * int(scale)].allclose(torch.ones(()), atol=1e-5)
+    assert removed[-200 * int(scale) :].abs().max() < 1e-5
+    assert (removed.diff() < 1e-5).all()
+
+
+def test_bars_stay_and_streaks_go() -> None:
+    """Upright bars on a wall look like rain; the streaks beside them are rain."""
+    clean = torch.full((3, 128, 640), 0.75)
+    bars = (torch.arange(240) % 5 < 2).expand(3, 100, -1)
+    clean[:, 14:114, :240][bars] = 0.5
+    clean[..., 240:] = 0.3
+    rainy = clean.clone()
+    rainy[..., 340:] += streaks(128, 300, 1)
+    one, auto = (Derainer(WEIGHTS, precision="float32", scale=s) for s in (1, "auto"))
+    kept, gone = (slice(0, 200), slice(340, 640))
+    errors = [(d(rainy) - clean).square() for d in (one, auto)]
+    before, after = ([float(e[..., part].mean()) for part in (kept, gone)] for e in errors)
+    assert after[0] < before[0] / 100
+    assert after[1] < 1.05 * before[1]
+    assert after[1] < float((rainy - clean)[..., gone].square().mean()) / 10
+
+
 def test_dry_pictures_stay_as_they_are() -> None:
     smooth = torch.linspace(0, 1, 300).expand(3, 280, 300).contiguous()
     assert torch.equal(Derainer(Bandpass())(smooth), smooth)
@@ -134,9 +178,8 @@ def test_show_prints_the_scale_and_the_report_has_it(
 ) -> None:
     monkeypatch.setattr(Derainer, "choose_scale", lambda *_: 2.5)
     write_image(tmp_path / "a.png", np.full((48, 64, 3), 90, np.uint8))
-    weights = Path(__file__).resolve().parents[1] / "weights" / "jdnet-small-real.safetensors"
     output = tmp_path / "out"
-    command = [str(tmp_path / "a.png"), "--weights", str(weights), "--output", str(output)]
+    command = [str(tmp_path / "a.png"), "--weights", str(WEIGHTS), "--output", str(output)]
     show.main([*command, "--report"])
     assert "a.png: derained at 1/2.5 of its size" in capsys.readouterr().out
     page = (output / "report" / "index.html").read_text()
