@@ -249,7 +249,7 @@ class Inference:
     """Average the results for the image and for its mirror image, which takes twice as long."""
     scale: float | Literal["auto"] = "auto"
     """Reduce images by this factor, at least 1; auto: so that their streaks fit the network, with a
-    second look at a smaller scale."""
+    second look at a smaller picture."""
 
     def __post_init__(self) -> None:
         """Validate the settings."""

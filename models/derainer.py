@@ -47,7 +47,7 @@ class Derainer:
         scale: the factor by which images are reduced before the network sees them, from 1 up; see
             `models.scale`. "auto" chooses it for every image, by the width of its streaks, returns
             images as they are in which hardly any rain is found, and restores regions whose rain
-            is not found again in a smaller picture.
+            is not found about as strong in a smaller picture.
         fallback: config of the network if a weights file does not describe it.
 
     Attributes:
@@ -95,7 +95,8 @@ class Derainer:
                 or uint16. RGB.
             name: of a progress bar for the tiles. With it, the expected time is printed when it is
                 long.
-            scale: None chooses it as `choose_scale` does.
+            scale: None chooses it as `choose_scale` does. A Derainer with "auto" takes its second
+                look at any scale.
 
         Returns:
             An image of the same kind and size. A tensor is on the device of `rainy`, and not
@@ -112,8 +113,8 @@ class Derainer:
             if self.scale == "auto" and not has_rain(image - derained):
                 derained = image
             elif self.scale == "auto":
-                look = f"{name}, second look" if name else ""
-                derained = look_again(lambda x: self._derain(x, look), image, derained, scale)
+                second = f"{name}, second look" if name else ""
+                derained = look_again(lambda x: self._derain(x, second), image, derained, scale)
         if isinstance(rainy, Tensor):
             return derained.to(rainy.device)
         return with_alpha(to_pixels(derained, rainy.dtype.type), rainy)

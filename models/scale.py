@@ -7,8 +7,8 @@ the rain that was found is enlarged and subtracted from the full picture.
 The scale is chosen by the width of the streaks that the network finds in a few tiles of the
 picture, reduced by 1, 2, 4 and so on.
 
-A second look at a smaller picture tells rain from the bars of gates and fences, which look like
-rain at one scale only.
+A second look at a smaller picture tells rain from the bars of gates and fences, which often look
+like rain at one scale only.
 """
 
 import math
@@ -28,7 +28,7 @@ NO_RAIN = 0.003  # RMS of the rain that counts as none
 SECOND = 1.8  # factor by which the picture of the second look is smaller
 USUAL = 0.7  # strength of rain in the second look, as a share of that in the first
 ALL, NONE = 2.8, 4.5  # factors from USUAL up to which all and from which none is removed
-REGION = 60  # standard deviation of the regions that are compared, in pixels of the first picture
+REGION = 60  # standard deviation of the regions that are compared, in pixels at the first scale
 CELL = 16  # pixels that are averaged before
 
 
@@ -75,11 +75,11 @@ def choose_scale(derain: Callable[[Tensor], Tensor], rainy: Tensor) -> float:
 def look_again(
     derain: Callable[[Tensor], Tensor], rainy: Tensor, derained: Tensor, scale: float
 ) -> Tensor:
-    """Restore regions whose rain is not found again, about as strong, at a smaller scale.
+    """Restore regions whose rain is not found again, about as strong, in a smaller picture.
 
-    The bars of a gate may be as thin and as far apart as streaks. At another scale they are a
+    The bars of a gate may be as thin and as far apart as streaks. In the smaller picture they are a
     pattern in which the network finds next to nothing, or much more. Streaks have many widths and
-    distances, and are found at both.
+    distances, and are found in both.
 
     Args:
         derain: removes the rain from an image [3, h, w].
@@ -88,17 +88,20 @@ def look_again(
         scale: by which the image was reduced for it.
     """
     smaller = _reduce(rainy, scale * SECOND)
-    found, again = rainy - derained, smaller - derain(smaller)
+    again = smaller - derain(smaller)  # first, because its tiles need memory
+    found = rainy - derained
     cells = [math.ceil(length / (scale * CELL)) for length in rainy.shape[1:]]
     share = (_power(again, cells) / _power(found, cells)).sqrt()
     off = (share / USUAL).log().abs()
     trust = ((math.log(NONE) - off) / math.log(NONE / ALL)).clamp(0, 1)
-    return rainy - found * F.interpolate(trust[None, None], rainy.shape[1:], mode="bilinear")[0]
+    kept = 1 - F.interpolate(trust[None, None], rainy.shape[1:], mode="bilinear")[0]
+    return derained + found.mul_(kept)
 
 
 def _power(rain: Tensor, cells: list[int]) -> Tensor:
     """Mean square of a rain layer in the region around each cell: [3, h, w] -> cells."""
-    power = F.interpolate(rain.square().mean(0)[None, None], cells, mode="area")[0, 0]
+    power = rain.square().mean(0)[None, None]
+    power = F.interpolate(power, cells, mode="bilinear", antialias=True)[0, 0]
     rows, columns = (_gaussian(count, rain) for count in cells)
     return rows @ power @ columns.T + 1e-8  # without rain in both pictures the share is 1
 
