@@ -95,12 +95,12 @@ def look_again(
     off = (share / USUAL).log().abs()
     trust = ((math.log(NONE) - off) / math.log(NONE / ALL)).clamp(0, 1)
     kept = 1 - F.interpolate(trust[None, None], rainy.shape[1:], mode="bilinear")[0]
-    return derained + found.mul_(kept)
+    return found.mul_(kept).add_(derained)
 
 
 def _power(rain: Tensor, cells: list[int]) -> Tensor:
     """Mean square of a rain layer in the region around each cell: [3, h, w] -> cells."""
-    power = rain.square().mean(0)[None, None]
+    power = torch.linalg.vector_norm(rain, dim=0).square()[None, None] / len(rain)
     power = F.interpolate(power, cells, mode="bilinear", antialias=True)[0, 0]
     rows, columns = (_gaussian(count, rain) for count in cells)
     return rows @ power @ columns.T + 1e-8  # without rain in both pictures the share is 1
