@@ -13,7 +13,7 @@ from torch import Tensor
 from config.networks import NetworkConfig
 from models.load import network_of
 from models.network import Network, Window
-from models.scale import choose_scale, derain_reduced, has_rain, look_again
+from models.scale import choose_scale, derain_reduced, look_again
 from models.tiling import OVERLAP, SMALLEST, derain_tiles
 from utils.checkpoint import Weights, load_weights
 from utils.errors import UserError
@@ -110,9 +110,7 @@ class Derainer:
         scale = self.choose_scale(image) if scale is None else scale
         with self._evaluating():
             derained = derain_reduced(lambda reduced: self._derain(reduced, name), image, scale)
-            if self.scale == "auto" and not has_rain(image - derained):
-                derained = image
-            elif self.scale == "auto":
+            if self.scale == "auto":
                 second = f"{name}, second look" if name else ""
                 derained = look_again(lambda x: self._derain(x, second), image, derained, scale)
         if isinstance(rainy, Tensor):

@@ -29,7 +29,7 @@ SECOND = 1.8  # factor by which the picture of the second look is smaller
 USUAL = 0.7  # strength of rain in the second look, as a share of that in the first
 ALL, NONE = 2.8, 4.5  # factors from USUAL up to which all and from which none is removed
 REGION = 60  # standard deviation of the regions that are compared, in pixels at the first scale
-CELL = 16  # pixels that are averaged before
+CELL = 16  # side of the cells whose rain is averaged first, likewise
 
 
 def derain_reduced(derain: Callable[[Tensor], Tensor], rainy: Tensor, scale: float) -> Tensor:
@@ -86,7 +86,13 @@ def look_again(
         rainy: the full image [3, H, W].
         derained: the first result.
         scale: by which the image was reduced for it.
+
+    Returns:
+        [3, H, W]. The rainy image itself if hardly any rain was found (an RMS below 0.3 % of the
+        full range).
     """
+    if not _strength(rainy - derained) >= NO_RAIN:  # nor where it is not a number
+        return rainy
     smaller = _reduce(rainy, scale * SECOND)
     again = smaller - derain(smaller)  # first, because its tiles need memory
     found = rainy - derained
@@ -113,11 +119,6 @@ def _gaussian(count: int, like: Tensor) -> Tensor:
     return weights / weights.sum(1, keepdim=True)
 
 
-def has_rain(rain: Tensor) -> bool:
-    """Whether a rain layer differs from none by more than 0.3 % of the full range (RMS)."""
-    return rain.square().mean().sqrt().item() >= NO_RAIN
-
-
 def _measure(
     derain: Callable[[Tensor], Tensor], rainy: Tensor, scale: float
 ) -> tuple[float, float]:
@@ -131,7 +132,12 @@ def _measure(
         ]
     )
     rain = (tiles - derain(tiles))[..., BORDER:-BORDER, BORDER:-BORDER]
-    return rain.square().mean().sqrt().item(), streak_width(rain)
+    return _strength(rain), streak_width(rain)
+
+
+def _strength(rain: Tensor) -> float:
+    """RMS of a rain layer."""
+    return rain.square().mean().sqrt().item()
 
 
 def _starts(length: int, side: int) -> tuple[int, int]:
