@@ -15,7 +15,7 @@ The parts:
     fusion          the same for the end of the scale aggregation
     network         JDNet against its written-out form, in every precision
     graph           capture in a CUDA graph: the replay gives the same
-    tiles           tiles against the whole image, and under a memory limit
+    tiles           tiles against the whole image, and under a memory limit; the second look
     losses          the first 20 losses of `python train.py`
     train           a few steps of train.py in every precision
     data-parallel   the same on all GPUs at once
@@ -59,6 +59,7 @@ from models.jdnet.ops import (
     pairwise_attention,
     pairwise_attention_reference,
 )
+from models.scale import look_again
 from tools.benchmark import _captured, _convolution_rate, _median_time
 from training.losses import negative_ssim
 from training.run import batches, build_run, take_step
@@ -343,7 +344,10 @@ def _step(jdnet: JDNet, images: Tensor, dtype: torch.dtype, results: list[Tensor
 
 
 def tiles(device: torch.device) -> Steps:
-    """Tiles give the result of the whole image; too little memory gives smaller tiles."""
+    """Tiles give the result of the whole image, the second look that of the CPU.
+
+    Too little memory gives smaller tiles.
+    """
     torch.manual_seed(0)
     jdnet = JDNet(_TWO).place(device).eval()
     image = torch.rand(3, 340, 700).to(device)
@@ -354,6 +358,11 @@ def tiles(device: torch.device) -> Steps:
     peak = peak_memory(device)
     tiled = Derainer(jdnet, precision="float32", tile=256, scale=1)(image)
     yield _compare("tiles of 256x256", [tiled], [whole], TILES)
+    bars = (torch.arange(700) % 3 == 0) & (torch.arange(700) < 350)
+    barred = (image + 9 * bars.to(device)) / 10
+    blur = partial(F.avg_pool2d, kernel_size=5, stride=1, padding=2)
+    look = [look_again(blur, x, blur(x), 1) for x in (barred, barred.cpu())]
+    yield _compare("second look at bars", look[:1], look[1:], 1e-3)
     if device.type != "cuda":
         yield Check("memory limit", "skipped", "needs a GPU")
         return
